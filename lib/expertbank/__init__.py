@@ -1,0 +1,53 @@
+"""Finite-rate expert routing: information, distortion-rate curves and generalisation bounds for expert banks.
+
+Everything starts from a loss table: an (N, R) array of the loss of each of R experts on each of N inputs.
+All information quantities are in nats.
+"""
+
+from expertbank.bank import ExpertBank, load_bank
+from expertbank.bounds import theorem2_bound, union_bound, xu_raginsky_bound
+from expertbank.channels import bsc_distortion_rate, bsc_rate
+from expertbank.information import (
+    algorithmic_information,
+    binary_entropy,
+    binary_entropy_inverse,
+    bootstrap_interval,
+    entropy,
+    gating_rate,
+    kl_divergence,
+    mutual_information,
+)
+from expertbank.learners import alpha_mixture, gibbs_posterior, simulate
+from expertbank.rate_distortion import (
+    critical_lambda,
+    distortion_at_rate,
+    rate_distortion,
+    rate_distortion_curve,
+    routing,
+)
+
+__all__ = [
+    "ExpertBank",
+    "algorithmic_information",
+    "alpha_mixture",
+    "binary_entropy",
+    "binary_entropy_inverse",
+    "bootstrap_interval",
+    "bsc_distortion_rate",
+    "bsc_rate",
+    "critical_lambda",
+    "distortion_at_rate",
+    "entropy",
+    "gating_rate",
+    "gibbs_posterior",
+    "kl_divergence",
+    "load_bank",
+    "mutual_information",
+    "rate_distortion",
+    "rate_distortion_curve",
+    "routing",
+    "simulate",
+    "theorem2_bound",
+    "union_bound",
+    "xu_raginsky_bound",
+]

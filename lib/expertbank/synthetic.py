@@ -1,0 +1,281 @@
+"""The two synthetic experiments of P1: a bank of random mixtures of experts, and the binary symmetric channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax, xlogy
+from scipy.stats import binom
+
+from expertbank._checks import as_count, as_interval, as_losses
+from expertbank.bounds import xu_raginsky_bound
+from expertbank.channels import bsc_distortion_rate, bsc_rate
+from expertbank.information import algorithmic_information, mutual_information
+from expertbank.learners import alpha_mixture, draw_experts, empirical_risks, gibbs_posterior
+
+INPUTS_PER_BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class MixtureOfExperts:
+    """A binary classifier: a softmax gate over linear experts. gates and experts (n_experts, dimension)."""
+
+    gates: np.ndarray
+    experts: np.ndarray
+
+    def gate(self, x: np.ndarray) -> np.ndarray:
+        """p(t|x), (N, n_experts), for features x (N, dimension)."""
+        return softmax(x @ self.gates.T, axis=1)
+
+    def votes(self, x: np.ndarray) -> np.ndarray:
+        """The label in {0, 1} that each expert gives, (N, n_experts)."""
+        return (x @ self.experts.T > 0).astype(float)
+
+
+def random_moe(dimension: int, n_experts: int, rng: np.random.Generator | int) -> MixtureOfExperts:
+    """One draw from the prior: standard normal gate and expert weights."""
+    shape = (as_count(n_experts, "n_experts"), as_count(dimension, "dimension"))
+    rng = np.random.default_rng(rng)
+    return MixtureOfExperts(rng.standard_normal(shape), rng.standard_normal(shape))
+
+
+def moe_bank_losses(
+    dimension: int, n_experts: int, n_candidates: int, n_inputs: int, rng: np.random.Generator | int
+) -> np.ndarray:
+    """Losses (n_inputs, n_candidates) in [0, 1] of random candidates on data from a true mixture: P1 experiment 1.
+
+    Truth and candidates come from the same prior. X is standard normal, Y the label of an expert drawn from the
+    true gate, and a candidate's loss is its probability of error over its own gate, as in P1 (1)-(2).
+    """
+    n_candidates, n_inputs = as_count(n_candidates, "n_candidates"), as_count(n_inputs, "n_inputs")
+    rng = np.random.default_rng(rng)
+    truth = random_moe(dimension, n_experts, rng)
+    x = rng.standard_normal((n_inputs, dimension))
+    chosen = draw_experts(truth.gate(x), rng)
+    y = truth.votes(x)[np.arange(n_inputs), chosen]
+    candidates = [random_moe(dimension, n_experts, rng) for _ in range(n_candidates)]
+    gates, experts = (np.concatenate([getattr(moe, part) for moe in candidates]) for part in ("gates", "experts"))
+    losses = np.empty((n_inputs, n_candidates))
+    # the candidates side by side in one product, a block of inputs at a time: many thin products are slow
+    for start in range(0, n_inputs, INPUTS_PER_BLOCK):
+        block = slice(start, start + INPUTS_PER_BLOCK)
+        shape = (-1, n_candidates, n_experts)
+        wrong = (x[block] @ experts.T > 0).reshape(shape) != y[block, None, None]
+        losses[block] = (softmax((x[block] @ gates.T).reshape(shape), axis=2) * wrong).sum(axis=2)
+    return losses
+
+
+@dataclass(frozen=True)
+class AlphaCurve:
+    """The alpha-mixture along A values of alpha, all on the same datasets. Information in nats."""
+
+    alphas: np.ndarray
+    sample_size: int
+    information: np.ndarray
+    """I(S;W), (A,)"""
+    gap: np.ndarray
+    """mean generalisation gap with the pool as exact population, (A,)"""
+    gap_error: np.ndarray
+    """standard error of `gap` over the datasets, (A,)"""
+    test_gap: np.ndarray
+    """mean generalisation gap against the separate test table, (A,); equal to `gap` without one"""
+    frequencies: np.ndarray
+    """how often each candidate is the empirical risk minimiser, (R,)"""
+
+
+def alpha_curve(
+    pool,
+    alphas,
+    sample_size: int = 256,
+    n_datasets: int = 2000,
+    test=None,
+    rng: np.random.Generator | int = 0,
+) -> AlphaCurve:
+    """P1 experiment 1: information and gap of the alpha-mixture at each alpha, datasets drawn from pool (N, R).
+
+    Averages over the posteriors, not over one draw from each. W depends on S through the minimiser r* alone, so
+    I(S;W) = I(r*;W). The gap is alpha times the covariance of {r* = r} with the risk deficit of r, summed over r:
+    the mean under the joint law minus the mean under the product law, which is 0 in expectation. Raises
+    ValueError for bad tables, alphas outside [0, 1], fewer than 2 datasets, or a test table with other candidates.
+    """
+    pool = as_losses(pool)
+    test = pool if test is None else as_losses(test, "test")
+    if test.shape[1] != pool.shape[1]:
+        raise ValueError(f"test has {test.shape[1]} candidates, pool has {pool.shape[1]}; they must be the same bank")
+    risks = empirical_risks(pool, sample_size, as_count(n_datasets, "n_datasets", at_least=2), rng)
+    return _alpha_curve(risks, pool.mean(axis=0), test.mean(axis=0), alphas, sample_size)
+
+
+def alpha_mixture_grid(
+    dimensions,
+    expert_counts,
+    candidate_counts,
+    sample_sizes,
+    alphas,
+    n_inputs: int = 4000,
+    n_test: int = 4000,
+    n_datasets: int = 1000,
+    seed: int = 0,
+) -> dict[tuple[int, int, int, int], AlphaCurve]:
+    """`alpha_curve` at every combination of P1's unpublished sizes, keyed (dimension, experts, candidates, m).
+
+    Candidates are drawn independently, so the first of a large bank are a smaller bank: one table serves all
+    candidate counts at a (dimension, experts), and one set of datasets all of them at an m.
+    """
+    curves = {}
+    for dimension in dimensions:
+        for n_experts in expert_counts:
+            rng = np.random.default_rng([seed, dimension, n_experts])
+            losses = moe_bank_losses(dimension, n_experts, max(candidate_counts), n_inputs + n_test, rng)
+            pool, test = losses[:n_inputs], losses[n_inputs:]
+            pool_risks, test_risks = pool.mean(axis=0), test.mean(axis=0)
+            for m in sample_sizes:
+                risks = empirical_risks(pool, m, as_count(n_datasets, "n_datasets", at_least=2), rng)
+                for k in candidate_counts:
+                    key = (dimension, n_experts, k, m)
+                    curves[key] = _alpha_curve(risks[:, :k], pool_risks[:k], test_risks[:k], alphas, m)
+    return curves
+
+
+def _alpha_curve(risks, pool_risks, test_risks, alphas, sample_size) -> AlphaCurve:
+    alphas = np.atleast_1d(as_interval(alphas, "alphas", 0, 1))
+    n_datasets, n_candidates = risks.shape
+    picked = risks.argmin(axis=1)
+    frequencies = np.bincount(picked, minlength=n_candidates) / n_datasets
+    # given the minimiser, W comes from a symmetric channel that alpha alone decides
+    posteriors = [alpha_mixture(1 - np.eye(n_candidates), alpha) for alpha in alphas]
+    information = np.array([mutual_information(q, frequencies) for q in posteriors])
+    deficits = pool_risks - risks
+    excess = deficits[np.arange(n_datasets), picked] - deficits @ frequencies
+    gap = alphas * excess.mean() * n_datasets / (n_datasets - 1)
+    shift = np.array([frequencies @ q @ (test_risks - pool_risks) for q in posteriors])
+    error = alphas * excess.std(ddof=1) / np.sqrt(n_datasets)
+    return AlphaCurve(alphas, sample_size, information, gap, error, gap + shift, frequencies)
+
+
+@dataclass(frozen=True)
+class BscSelection:
+    """P1 experiment 2 at one inverse temperature. Risks in [0, 1/2], information in nats."""
+
+    information: float
+    """I(S;W)"""
+    information_error: float
+    """standard error of `information` by Monte Carlo; 0 where it is exact"""
+    risk: float
+    """E[p_W], the mean population risk"""
+    rate: float
+    """R_g = E[log 2 - h(p_W)], the mean gating rate"""
+    marginal: np.ndarray
+    """probability of each candidate, (J,)"""
+
+    @cached_property
+    def distortion(self) -> float:
+        """D(R_g) = h^-1(log 2 - R_g), the least risk at that rate"""
+        return float(bsc_distortion_rate(self.rate))
+
+    @property
+    def excess(self) -> float:
+        """E[p_W] - D(R_g) >= 0, by Jensen's inequality: how far the mean point lies above the curve"""
+        return self.risk - self.distortion
+
+
+def bsc_posteriors(candidates, flips, sample_size: int, inverse_temperature: float) -> np.ndarray:
+    """Tempered posteriors (K, J) over candidate crossovers (J,) after `flips` (K,) among sample_size bits.
+
+    q(j|S) is proportional to likelihood^beta, and S enters through its number of flips alone.
+    """
+    candidates = _crossovers(candidates)
+    flips = as_interval(flips, "flips", 0, sample_size)[..., None]
+    surprise = -xlogy(flips, candidates) - xlogy(sample_size - flips, 1 - candidates)
+    return gibbs_posterior(surprise, inverse_temperature)
+
+
+def bsc_selection(
+    candidates,
+    crossover: float,
+    sample_size: int,
+    inverse_temperature: float,
+    n_datasets: int | None = None,
+    rng: np.random.Generator | int = 0,
+) -> BscSelection:
+    """P1 experiment 2: learn a crossover from m bits of a BSC(crossover) by the tempered posterior.
+
+    With `n_datasets` it is the paper's Monte Carlo: M datasets, one index drawn from each posterior. With None it
+    is exact: S acts through K ~ Binomial(m, p*), so I(S;W) = I(K;W) is a sum of m + 1 terms.
+    """
+    candidates, sample_size = _crossovers(candidates), as_count(sample_size, "sample_size")
+    crossover = as_interval(crossover, "crossover", 0, 1)
+    if n_datasets is None:
+        weights, _, posteriors = _exact_posteriors(candidates, crossover, sample_size, inverse_temperature)
+        marginal = drawn = weights @ posteriors
+        information, error = mutual_information(posteriors, weights), 0.0
+    else:
+        rng = np.random.default_rng(rng)
+        flips = rng.binomial(sample_size, crossover, size=as_count(n_datasets, "n_datasets"))
+        posteriors = bsc_posteriors(candidates, flips, sample_size, inverse_temperature)
+        estimate = algorithmic_information(posteriors)
+        information, error = max(0.0, estimate.information), estimate.standard_error
+        marginal, drawn = posteriors.mean(axis=0), _draw_frequencies(posteriors, rng)
+    rate = float(drawn @ bsc_rate(candidates))
+    risk = float(drawn @ candidates)
+    return BscSelection(information, error, risk, rate, marginal)
+
+
+def bsc_threshold(candidates, crossover: float, sample_size: int, sigma: float = 1.0, highest: float = 100.0) -> float:
+    """The inverse temperature up to which the mean risk E[p_W] lies above P1's (13), D(R_g) + sigma sqrt(2 I/m).
+
+    Searched on [1e-4, highest] with exact sums, to a relative 1e-3: inf if it lies above even at `highest`, 0 if
+    nowhere.
+    """
+
+    def margin(log_beta):
+        # compared on the rate axis, where no entropy has to be inverted: D(R) falls, so both have the same sign
+        point = bsc_selection(candidates, crossover, sample_size, float(np.exp(log_beta)))
+        allowed = point.risk - xu_raginsky_bound(point.information, sample_size, sigma)
+        return float(bsc_rate(max(allowed, 0.0))) - point.rate
+
+    grid = np.linspace(np.log(1e-4), np.log(highest), 25)
+    margins = [margin(b) for b in grid]
+    above = np.flatnonzero(np.array(margins) < -1e-12)
+    if not len(above):
+        return 0.0
+    last = above[-1]
+    if last == len(grid) - 1:
+        return float("inf")
+    return float(np.exp(brentq(margin, grid[last], grid[last + 1], xtol=1e-3)))
+
+
+def bsc_label_gap(candidates, crossover: float, sample_size: int, inverse_temperature: float) -> float:
+    """E[R(W) - R_S(W)], exactly, when model j's output T = BSC_j(X) is charged for differing from the label Y.
+
+    Then R_S(j) = p_j (1 - K/m) + (1 - p_j) K/m, so the gap is E[(1 - 2 p_W)(p* - K/m)]. It is never negative: more
+    flips make larger crossovers likelier.
+    """
+    candidates, sample_size = _crossovers(candidates), as_count(sample_size, "sample_size")
+    crossover = as_interval(crossover, "crossover", 0, 1)
+    weights, flips, posteriors = _exact_posteriors(candidates, crossover, sample_size, inverse_temperature)
+    return max(0.0, float((weights * (crossover - flips / sample_size)) @ posteriors @ (1 - 2 * candidates)))
+
+
+def _exact_posteriors(candidates, crossover, sample_size, inverse_temperature):
+    """Probabilities (K,), numbers (K,) and tempered posteriors (K, J) of the flips, but for a mass below rounding."""
+    flips = np.arange(sample_size + 1)
+    weights = binom.pmf(flips, sample_size, crossover)
+    possible = weights > 1e-30
+    flips, weights = flips[possible], weights[possible]
+    return weights, flips, bsc_posteriors(candidates, flips, sample_size, inverse_temperature)
+
+
+def _draw_frequencies(posteriors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    drawn = draw_experts(posteriors, rng)
+    return np.bincount(drawn, minlength=posteriors.shape[1]) / len(drawn)
+
+
+def _crossovers(candidates) -> np.ndarray:
+    candidates = np.atleast_1d(as_interval(candidates, "candidates", 0, 0.5))
+    if candidates.ndim != 1 or not len(candidates) or candidates.min() <= 0:
+        raise ValueError(f"candidates are {candidates}; allowed is a non-empty list in (0, 1/2]")
+    return candidates

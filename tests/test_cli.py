@@ -1,0 +1,94 @@
+"""The command line: a practitioner's own files in, numbers or one clear error out."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from expertbank.bank import REPOSITORY
+from expertbank.channels import bsc_distortion_rate
+from expertbank.cli import main
+
+HAMMING = 1 - np.eye(2)
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
+def test_curve_of_a_users_table_follows_the_closed_form(capsys, tmp_path, suffix):
+    path = tmp_path / f"losses.{suffix}"
+    if suffix == "csv":
+        np.savetxt(path, HAMMING, delimiter=",")
+    else:
+        {"npy": np.save, "npz": np.savez}[suffix](path, HAMMING)
+    code, out, _ = run(capsys, "curve", path, "--tol", "1e-9")
+    rows = list(csv.DictReader(line for line in out.splitlines() if not line.startswith("#")))
+    assert code == 0 and len(rows) > 10
+    for row in rows:
+        expected = bsc_distortion_rate(float(row["rate_nats"]))
+        assert float(row["distortion"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_rate_of_a_gate(capsys, tmp_path):
+    np.save(tmp_path / "gate.npy", np.eye(4))
+    code, out, _ = run(capsys, "rate", tmp_path / "gate.npy")
+    assert code == 0 and out == f"I(X;T) = {np.log(4):.6f} nats\n"
+
+
+def test_simulate_names_information_gap_and_bounds(capsys, tmp_path):
+    np.save(tmp_path / "losses.npy", np.random.default_rng(0).integers(0, 2, (500, 3)))
+    code, out, _ = run(capsys, "simulate", tmp_path / "losses.npy", "--datasets", 200, "--sample-size", 16)
+    assert code == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == [
+        "I(S;W)", "train, test risk", "gap", "bound, sigma 1/2", "union bound",
+    ]  # fmt: skip
+
+
+def test_describe_regenerates_the_shipped_row(capsys):
+    code, out, _ = run(capsys, "describe", REPOSITORY / "data/banks/mnist")
+    (row,) = csv.DictReader(io.StringIO(out))
+    shipped = list(csv.DictReader((REPOSITORY / "data/banks/batch_sizes.csv").open()))
+    (same,) = [other for other in shipped if other["batch_size"] == row["batch_size"]]
+    assert code == 0 and {**row, "bank": ""} == {**same, "bank": ""}
+
+
+def test_the_chosen_batch_size_matches_both_ranges_best():
+    shipped = list(csv.DictReader((REPOSITORY / "data/banks/batch_sizes.csv").open()))
+    best = max(shipped, key=lambda row: float(row["accuracies_inside"]) + float(row["disagreements_inside"]))
+    assert best["batch_size"] == "80"
+
+
+def test_report_lists_every_row(capsys):
+    from expertbank.paper import CLAIMS
+
+    code, out, _ = run(capsys, "report")
+    assert code == 0 and len(out.splitlines()) == len(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.npy", None, "does not exist"),
+        ("table.txt", b"1 2", "allowed are .npy, .npz and .csv"),
+        ("table.csv", b"a,b\n", "cannot be read as one table"),
+        ("table.npy", b"not an array", "cannot be read as one table"),
+        ("table.npz", b"not an archive", "cannot be read as one table"),
+    ],
+)
+def test_bad_files_give_one_line_and_status_2(capsys, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    code, out, err = run(capsys, "curve", tmp_path / name)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert message in err and name in err
+
+
+def test_training_never_overwrites_a_bank(capsys):
+    pytest.importorskip("torch")
+    code, _, err = run(capsys, "train", "mnist")
+    assert code == 2 and "already holds a bank" in err

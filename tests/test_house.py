@@ -1,0 +1,109 @@
+"""Rules of the house that a reader relies on: layers, sizes, one truth per fact."""
+
+import ast
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from expertbank.bank import REPOSITORY
+
+LIBRARY = REPOSITORY / "lib" / "expertbank"
+MODULES = sorted(LIBRARY.rglob("*.py"))
+# a module imports only from layers before its own
+LAYERS = [
+    {"_checks"},
+    {"information"},
+    {"learners", "channels", "bounds"},
+    {"rate_distortion", "synthetic", "exact"},
+    {"bank"},
+    {"paper"},
+    {"figures", "training.datasets"},
+    {"widgets", "cli", "training.experts"},
+]
+
+
+def name_of(path):
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name != "__init__.py"], ids=name_of)
+def test_imports_run_one_way(path):
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    for module in imports_of(path):
+        if module.startswith("expertbank."):
+            imported, own = module.removeprefix("expertbank."), name_of(path)
+            # the command line reaches the trainer only from inside the commands that train
+            assert level[imported] < level[own] or (own, imported) == ("cli", "training.experts")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_packages_load_only_where_they_are_used(path):
+    allowed = {"torch": "training.", "torchvision": "training.", "joblib": "training.", "safetensors": "training.",
+               "matplotlib": ("figures", "widgets"), "ipywidgets": "widgets"}  # fmt: skip
+    for module in imports_of(path):
+        package = module.split(".")[0]
+        assert package not in allowed or name_of(path).startswith(allowed[package])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_functions_are_short_and_public_ones_documented(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_the_library_stays_small():
+    lines = [line for path in MODULES for line in path.read_text().splitlines() if line.strip()]
+    assert len(lines) <= 2500
+
+
+def test_no_pickle_anywhere():
+    for path in MODULES:
+        assert "pickle" not in {module.split(".")[0] for module in imports_of(path)}
+        assert "allow_pickle=True" not in path.read_text()
+
+
+def test_environment_repeats_no_version():
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    python, pip, packages = environment["dependencies"]
+    assert pip == "pip"
+    assert python == "python=" + re.search(r"\d+\.\d+", project["requires-python"]).group()
+    assert packages["pip"] == ["--constraint constraints.txt", "--editable .[book]"]
+
+
+def test_locked_versions_satisfy_the_project():
+    packaging = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    locked = dict(re.split("==", line.lower()) for line in lines if "==" in line)
+    wanted = project["dependencies"] + [r for extra in project["optional-dependencies"].values() for r in extra]
+    for requirement in map(packaging.Requirement, wanted):
+        name = requirement.name.lower()
+        version = locked.get(name) or locked.get(name.replace("-", "_"))
+        assert version, f"{name} is not locked"
+        assert requirement.specifier.contains(version.split("+")[0]), requirement
+
+
+def test_version_is_one():
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == version
+    assert f"## {version}" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_readme_shows_two_set_up_commands():
+    section = (REPOSITORY / "README.md").read_text().split("## Set up")[1].split("## ")[0]
+    assert re.findall(r"^make \w+", section, flags=re.M) == ["make book", "make test"]
