@@ -1,0 +1,125 @@
+"""The built site and the chapters' sources: complete, described, self-contained, in step with their references."""
+
+import re
+from html.parser import HTMLParser
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+
+from references import REFERENCES, ROOT, chapters
+
+HTML = ROOT / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+LECTURES = ["gate", "theorem1", "alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto"]
+WITH_EXPLORER = LECTURES[2:]
+NAMES = [chapter.stem for chapter in chapters()]
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes and the tags that it stands in."""
+
+    VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes), tuple(self.open)))
+        if tag not in self.VOID:
+            self.open.append((tag, dict(attributes).get("class") or ""))
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request):
+    path = HTML / f"{request.param}.html"
+    assert path.is_file(), f"{path} is missing: run `make book`"
+    return path.read_text()
+
+
+def cells(name):
+    return jupytext.read(ROOT / "chapters" / f"{name}.md").cells
+
+
+def test_every_chapter_file_is_in_the_table_of_contents():
+    assert {f"chapters/{path.stem}" for path in (ROOT / "chapters").glob("*.md")} == set(PAGES)
+
+
+def test_no_markup_is_left_unrendered(page):
+    text = re.sub(r"<(script|style|pre).*?</\1>", "", page, flags=re.S)
+    for remnant in ("{glue", "{prf:", "{numref", "{eq}", "{cite", "```{", "eval-rst"):
+        assert remnant not in text
+    assert "Traceback" not in text
+
+
+def test_nothing_is_loaded_from_another_host(page):
+    for tag, attributes, _ in Tags(page).found:
+        loads = tag in ("script", "img", "iframe", "source", "link") and attributes.get("rel") != "canonical"
+        address = attributes.get("src") or (attributes.get("href") if tag == "link" else "") or ""
+        assert not (loads and re.match(r"(https?:)?//", address)), address
+
+
+def test_figures_have_alternative_text_and_a_caption(page):
+    found = Tags(page).found
+    for tag, attributes, inside in found:
+        if tag == "img" and any("cell_output" in classes for _, classes in inside):
+            alt = attributes.get("alt", "")
+            assert len(alt.split()) >= 5 and "/" not in alt, f"alt text: {alt!r}"
+            assert "figure" in [parent for parent, _ in inside], f"no caption: {alt!r}"
+
+
+@pytest.mark.parametrize("name", LECTURES)
+def test_a_lecture_keeps_its_form(name):
+    source = (ROOT / "chapters" / f"{name}.md").read_text()
+    assert source.count("```{exercise}") >= 2
+    assert source.count("```{solution}") == source.count("```{exercise}") == source.count(":class: dropdown")
+    assert "## What was checked" in source
+    assert "{prf:" in source
+    figures = [cell for cell in cells(name) if "figure" in cell.metadata.get("mystnb", {})]
+    assert figures and all(cell.metadata["mystnb"]["image"]["alt"] for cell in figures)
+
+
+@pytest.mark.parametrize("name", WITH_EXPLORER)
+def test_a_chapter_with_parameters_has_an_explorer(name):
+    explorers = [cell for cell in cells(name) if "explore_" in cell.source and cell.cell_type == "code"]
+    assert len(explorers) == 1
+    assert {"remove-output", "nbval-ignore-output"} <= set(explorers[0].metadata["tags"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short(name):
+    for cell in cells(name):
+        if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", []):
+            assert len(cell.source.splitlines()) <= 15, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_is_of_this_source(name):
+    reference = REFERENCES / f"{name}.ipynb"
+    assert reference.is_file(), "run `make references`"
+    stored = nbformat.read(reference, as_version=4).cells
+    assert [(c.cell_type, c.source) for c in stored] == [(c.cell_type, c.source) for c in cells(name)], (
+        f"chapters/{name}.md changed: run `make references`"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_holds_outputs_and_no_images(name):
+    stored = nbformat.read(REFERENCES / f"{name}.ipynb", as_version=4).cells
+    outputs = [output for cell in stored for output in cell.get("outputs", [])]
+    assert outputs
+    assert not any(kind.startswith("image/") for output in outputs for kind in output.get("data", {}))
+    assert not any(output.output_type == "error" for output in outputs)
+    assert not any(output.get("name") == "stderr" for output in outputs)
+
+
+def test_no_reference_is_left_over():
+    assert {path.stem for path in REFERENCES.glob("*.ipynb")} == set(NAMES)
