@@ -1,0 +1,51 @@
+# Two commands matter: `make book` and `make test`. Both create the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# the one kernel that chapters run in is this environment's
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONWARNINGS ?= ignore::DeprecationWarning
+
+.PHONY: book test references bank batch-sizes report lock clean
+
+book: $(READY)  ## execute every chapter on the shipped bank and render the site to _build/html
+	rm -rf _build
+	jupyter-book build . --warningiserror --keep-going
+	@echo "The book is at _build/html/index.html"
+
+test: $(READY)  ## everything: ruff, the book, unit tests, chapters against references, browser
+	ruff check .
+	ruff format --check .
+	$(MAKE) book
+	python -m pytest
+	python -m pytest --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
+
+references: $(READY)  ## re-execute every chapter and store its text outputs under tests/references
+	python tests/references.py
+
+bank: $(READY)  ## train the MNIST bank anew into build/banks/mnist (needs MNIST; resumes when interrupted)
+	expertbank train mnist --download --out build/banks/mnist
+
+batch-sizes: $(READY)  ## train a bank at each common batch size and measure which matches the paper
+	for b in 32 50 64 80 100 128; do \
+	  test -e build/banks/batch-$$b/manifest.json || \
+	  expertbank train mnist --download --batch-size $$b --out build/banks/batch-$$b || exit; done
+	expertbank describe $$(for b in 32 50 64 80 100 128; do echo build/banks/batch-$$b; done) > build/batch_sizes.csv
+	cat build/batch_sizes.csv
+
+report: $(READY)  ## paper against ours, on the shipped bank
+	expertbank report
+
+lock: $(READY)  ## pin the versions that are installed now
+	python -m pip freeze --exclude-editable > constraints.txt
+
+clean:
+	rm -rf _build build
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,site,train,test]'
+	touch $@
