@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: book test references bank batch-sizes report lock clean
+.PHONY: book test references bank family batch-sizes report lock clean
 
 book: $(READY)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
@@ -26,6 +26,9 @@ references: $(READY)  ## re-execute every chapter and store its text outputs und
 
 bank: $(READY)  ## train the MNIST bank anew into build/banks/mnist (needs MNIST; resumes when interrupted)
 	expertbank train mnist --download --out build/banks/mnist
+
+family: $(READY)  ## train the replicated banks and the sensitivity grid anew into build/banks/family (resumes)
+	expertbank train family --download --out build/banks/family
 
 batch-sizes: $(READY)  ## train a bank at each common batch size and measure which matches the paper
 	for b in 32 50 64 80 100 128; do \

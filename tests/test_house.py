@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tokenize
 import tomllib
 
 import pytest
@@ -15,8 +16,9 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 LAYERS = [
     {"_checks"},
     {"information"},
-    {"learners", "channels", "bounds"},
-    {"rate_distortion", "synthetic", "exact"},
+    {"learners", "channels"},
+    {"bounds", "rate_distortion", "exact"},
+    {"synthetic"},
     {"bank"},
     {"paper"},
     {"figures", "training.datasets"},
@@ -65,9 +67,20 @@ def test_functions_are_short_and_public_ones_documented(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
+def code_lines(path):
+    """Lines that hold code: no blanks, comments or docstrings."""
+    prose = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = set()
+    with path.open("rb") as file:
+        tokens = [token for token in tokenize.tokenize(file.readline) if token.type not in prose]
+    for token in tokens:
+        if not (token.type == tokenize.STRING and token.line.lstrip().startswith('"""')):
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines)
+
+
 def test_the_library_stays_small():
-    lines = [line for path in MODULES for line in path.read_text().splitlines() if line.strip()]
-    assert len(lines) <= 2500
+    assert sum(map(code_lines, MODULES)) <= 2500
 
 
 def test_no_pickle_anywhere():

@@ -4,8 +4,8 @@ Everything starts from a loss table: an (N, R) array of the loss of each of R ex
 All information quantities are in nats.
 """
 
-from expertbank.bank import ExpertBank, load_bank
-from expertbank.bounds import theorem2_bound, union_bound, xu_raginsky_bound
+from expertbank.bank import ExpertBank, load_bank, load_family
+from expertbank.bounds import bound_ladder, theorem2_bound, union_bound, xu_raginsky_bound
 from expertbank.channels import bsc_distortion_rate, bsc_rate
 from expertbank.information import (
     algorithmic_information,
@@ -14,10 +14,11 @@ from expertbank.information import (
     bootstrap_interval,
     entropy,
     gating_rate,
+    information_estimates,
     kl_divergence,
     mutual_information,
 )
-from expertbank.learners import alpha_mixture, gibbs_posterior, simulate
+from expertbank.learners import alpha_mixture, epsilon_greedy, gibbs_posterior, simulate, top_k_uniform
 from expertbank.rate_distortion import (
     critical_lambda,
     distortion_at_rate,
@@ -33,21 +34,26 @@ __all__ = [
     "binary_entropy",
     "binary_entropy_inverse",
     "bootstrap_interval",
+    "bound_ladder",
     "bsc_distortion_rate",
     "bsc_rate",
     "critical_lambda",
     "distortion_at_rate",
     "entropy",
+    "epsilon_greedy",
     "gating_rate",
     "gibbs_posterior",
+    "information_estimates",
     "kl_divergence",
     "load_bank",
+    "load_family",
     "mutual_information",
     "rate_distortion",
     "rate_distortion_curve",
     "routing",
     "simulate",
     "theorem2_bound",
+    "top_k_uniform",
     "union_bound",
     "xu_raginsky_bound",
 ]

@@ -74,6 +74,20 @@ def load_bank(name: str | os.PathLike = "mnist", root: str | os.PathLike | None 
     return ExpertBank(folder.name, folder, manifest, arrays)
 
 
+def load_family(kind: str = "replicate", root: str | os.PathLike | None = None) -> list[ExpertBank]:
+    """Every bank of the shipped family whose name starts with `kind`: `"replicate"` or `"grid"`, in order of name.
+
+    Twenty replicates repeat the default recipe with other seeds; three grid banks hold 50 experts each, trained on
+    5,000, 10,000 and 20,000 images. Raises FileNotFoundError where there is none.
+    """
+    family = (Path(root) if root is not None else REPOSITORY / "data" / "banks") / "family"
+    names = sorted(path.parent.name for path in family.glob(f"{kind}-*/manifest.json"))
+    if not names:
+        known = sorted({path.parent.name.split("-")[0] for path in family.glob("*/manifest.json")})
+        raise FileNotFoundError(f"no bank of kind {kind!r} in {family}; allowed are {known}")
+    return [load_bank(name, family) for name in names]
+
+
 def save_bank(folder, labels: dict, predictions: dict, manifest: dict, extra_files: tuple = ()) -> None:
     """Write `predictions.npz` and, last, `manifest.json` that seals it, each atomically.
 

@@ -55,11 +55,17 @@ def read_table(path: str) -> np.ndarray:
 
 
 def _train(options) -> None:
-    from expertbank.training.experts import Recipe, train_bank
+    from expertbank.training.experts import Recipe, train_bank, train_family
 
     given = {name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")}
-    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
-    train_bank(options.out, recipe, download=options.download, n_jobs=options.jobs)
+    given = {name: value for name, value in given.items() if value is not None}
+    folder = options.out or REPOSITORY / "data" / "banks" / options.bank
+    if options.bank == "mnist":
+        train_bank(folder, Recipe(**given), download=options.download, n_jobs=options.jobs)
+    elif given:
+        raise ValueError(f"the family has recipes of its own; {sorted(given)} is for `train mnist` alone")
+    else:
+        train_family(folder, download=options.download, n_jobs=options.jobs)
 
 
 def _verify(options) -> None:
@@ -117,9 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("train", _train, "train a bank of MNIST classifiers; goes on where a killed run stopped")
-    sub.add_argument("bank", choices=["mnist"])
-    sub.add_argument("--out", default=str(REPOSITORY / "data" / "banks" / "mnist"), help="folder of the new bank")
+    sub = command("train", _train, "train a bank of MNIST classifiers, or a family of banks; resumes a killed run")
+    sub.add_argument("bank", choices=["mnist", "family"])
+    sub.add_argument("--out", help="folder of the new bank or family; default data/banks/<bank>")
     sub.add_argument("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
     sub.add_argument("--subset", type=int, dest="subset_size", help="training images per expert, 10,000 in the papers")
     sub.add_argument("--batch-size", type=int, help="the papers do not state it; see data/banks/batch_sizes.csv")

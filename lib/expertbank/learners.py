@@ -22,10 +22,34 @@ def alpha_mixture(risks, alpha: float) -> np.ndarray:
 
     risks (..., R) gives a posterior (..., R). Raises ValueError for alpha outside [0, 1].
     """
-    risks, alpha = as_risks(risks), as_number(alpha, "alpha", 0, 1)
-    n_experts = risks.shape[-1]
-    best = np.arange(n_experts) == risks.argmin(axis=-1)[..., None]
-    return (1 - alpha) / n_experts + alpha * best
+    risks = as_risks(risks)
+    return mix_with_uniform(np.arange(risks.shape[-1]) == risks.argmin(axis=-1)[..., None], alpha)
+
+
+def mix_with_uniform(posterior, alpha: float) -> np.ndarray:
+    """(1-alpha)/R + alpha posterior, for posteriors (..., R) over R experts."""
+    alpha = as_number(alpha, "alpha", 0, 1)
+    return (1 - alpha) / np.shape(posterior)[-1] + alpha * np.asarray(posterior, float)
+
+
+def epsilon_greedy(risks, epsilon: float) -> np.ndarray:
+    """1 - epsilon shared evenly by all minimisers of risks (..., R), epsilon by all experts.
+
+    With epsilon = 0 it is the empirical risk minimiser with ties broken at random.
+    """
+    risks, epsilon = as_risks(risks), as_number(epsilon, "epsilon", 0, 1)
+    best = risks == risks.min(axis=-1, keepdims=True)
+    return mix_with_uniform(best / best.sum(axis=-1, keepdims=True), 1 - epsilon)
+
+
+def top_k_uniform(risks, k: int) -> np.ndarray:
+    """1/k on each of the k smallest risks (..., R), ties to the smallest index. Raises ValueError for k > R."""
+    risks, k = as_risks(risks), as_count(k, "k")
+    if k > risks.shape[-1]:
+        raise ValueError(f"k is {k}; allowed is at most {risks.shape[-1]}, the number of experts")
+    posterior = np.zeros(risks.shape)
+    np.put_along_axis(posterior, risks.argsort(axis=-1, kind="stable")[..., :k], 1 / k, axis=-1)
+    return posterior
 
 
 def gibbs_posterior(risks, inverse_temperature: float) -> np.ndarray:

@@ -45,6 +45,13 @@ class Recipe:
         as_number(self.learning_rate, "learning_rate", ABOVE_0, BELOW_INF, allowed="a positive number")
 
 
+# banks that say how far results depend on the draw: 20 more of the default recipe, and 50 experts at three subset
+# sizes, of which the first 10 and 25 are the smaller banks (the first 25 at 10,000 are the default bank itself)
+FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 2047)} | {
+    f"grid-{size:05d}": Recipe(n_experts=50, subset_size=size) for size in (5_000, 10_000, 20_000)
+}
+
+
 def expert_network() -> nn.Sequential:
     """conv 16 - pool - conv 32 - pool - fc 64 - 10 logits, 3x3 kernels, padding 1: 105,866 parameters."""
     network = nn.Sequential(
@@ -92,26 +99,48 @@ def logits(network: nn.Module, images: np.ndarray, device: str = "cpu") -> np.nd
     return torch.cat([network(batch).cpu() for batch in batches]).numpy()
 
 
-def train_bank(folder, recipe=None, root=None, download=False, n_jobs=2, device=None) -> None:
-    """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank into `folder`.
+def train_bank(folder, recipe=None, root=None, download=False, n_jobs=None, device=None) -> None:
+    """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank with weights into `folder`.
 
     Finished experts wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds a bank, ValueError where the partial run has another recipe.
     """
-    folder, recipe = Path(folder), recipe or Recipe()
+    folder = Path(folder)
     if (folder / "manifest.json").exists():
         raise FileExistsError(f"{folder} already holds a bank; choose another folder or move it away")
+    _train_all({folder: recipe or Recipe()}, True, root, download, n_jobs, device)
+
+
+def train_family(folder, recipes=None, root=None, download=False, n_jobs=None, device=None) -> None:
+    """Train many banks, a subfolder each, without weights; default: the `FAMILY` that the book ships.
+
+    Banks that exist are left alone, so the same call resumes. Experts are spread over workers by joblib: `n_jobs`
+    processes, or whatever `joblib.parallel_config` says, such as a Dask cluster.
+    """
+    recipes = FAMILY if recipes is None else recipes
+    folders = {Path(folder) / name: recipe for name, recipe in recipes.items()}
+    missing = {path: recipe for path, recipe in folders.items() if not (path / "manifest.json").exists()}
+    if missing:
+        _train_all(missing, False, root, download, n_jobs, device)
+
+
+def _train_all(recipes: dict[Path, Recipe], keep_weights: bool, root, download, n_jobs, device) -> None:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = {split: load_mnist(split, root, download) for split in SPLITS}
-    training_subset(recipe, 0, len(data["train"][0]))  # raises before anything is written
-    partial = _open_partial(folder, recipe)
-    todo = [e for e in range(recipe.n_experts) if not (partial / _expert_file(e)).exists()]
+    for recipe in recipes.values():
+        training_subset(recipe, 0, len(data["train"][0]))  # raises before anything is written
+    partials = {folder: _open_partial(folder, recipe) for folder, recipe in recipes.items()}
+    experts = [(folder, expert) for folder, recipe in recipes.items() for expert in range(recipe.n_experts)]
+    todo = [(folder, e) for folder, e in experts if not (partials[folder] / _expert_file(e)).exists()]
     workers = joblib.Parallel(n_jobs=n_jobs if device == "cpu" else 1, return_as="generator_unordered")
-    jobs = workers(joblib.delayed(_train_to_file)(data, recipe, e, partial, device) for e in todo)
-    for _ in tqdm(jobs, total=recipe.n_experts, initial=recipe.n_experts - len(todo), desc=folder.name):
+    # arrays are arguments of their own, so that joblib hands them to each worker once
+    arrays = (*data["train"], data["test"][0])
+    jobs = workers(joblib.delayed(_train_to_file)(*arrays, recipes[f], e, partials[f], device) for f, e in todo)
+    for _ in tqdm(jobs, total=len(experts), initial=len(experts) - len(todo), desc="experts", smoothing=0.05):
         pass
-    _assemble(folder, partial, data, recipe, device)
-    shutil.rmtree(partial)
+    for folder, recipe in recipes.items():
+        _assemble(folder, partials[folder], data, recipe, device, keep_weights)
+        shutil.rmtree(partials[folder])
 
 
 def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = None) -> dict[str, int]:
@@ -160,29 +189,24 @@ def _open_partial(folder: Path, recipe: Recipe) -> Path:
     return partial
 
 
-def _train_to_file(data: dict, recipe: Recipe, expert: int, partial: Path, device: str) -> None:
+def _train_to_file(images, labels, test_images, recipe: Recipe, expert: int, partial: Path, device: str) -> None:
     torch.set_num_threads(1)  # one process per core: the same sums in the same order on every machine
-    network = train_expert(*data["train"], recipe, expert, device)
+    network = train_expert(images, labels, recipe, expert, device)
     tensors = {f"weights.{key}": value.cpu().contiguous() for key, value in network.state_dict().items()}
-    for split in SPLITS:
-        classes = logits(network, data[split][0], device).argmax(axis=1).astype(np.uint8)
+    for split, inputs in zip(SPLITS, (images, test_images), strict=True):
+        classes = logits(network, inputs, device).argmax(axis=1).astype(np.uint8)
         tensors[f"predictions.{split}"] = torch.from_numpy(classes)
     write_atomically(partial / _expert_file(expert), lambda file: file.write(save(tensors)))
 
 
-def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: str) -> None:
+def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: str, keep_weights: bool) -> None:
     experts = [load_file(partial / _expert_file(e)) for e in range(recipe.n_experts)]
     predictions = {s: np.stack([e[f"predictions.{s}"].numpy() for e in experts], axis=1) for s in SPLITS}
     labels = {split: data[split][1] for split in SPLITS}
     accuracies = {s: (predictions[s] == labels[s][:, None]).mean(axis=0).round(4).tolist() for s in SPLITS}
-    weights = {
-        f"expert_{index:02d}.{key.removeprefix('weights.')}": value
-        for index, expert in enumerate(experts)
-        for key, value in expert.items()
-        if key.startswith("weights.")
-    }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "weights.safetensors", lambda file: file.write(save(weights)))
+    if keep_weights:
+        _save_weights(folder / "weights.safetensors", experts)
     manifest = {
         "format": 1,
         "title": f"{recipe.n_experts} MNIST CNNs, one epoch on {recipe.subset_size} images each",
@@ -196,7 +220,17 @@ def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: s
         "trained_on": {"device": device, "machine": platform.machine(), "python": platform.python_version()},
         "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; predictions and weights: this project, CC BY-SA 3.0",
     }
-    save_bank(folder, labels, predictions, manifest, extra_files=("weights.safetensors",))
+    save_bank(folder, labels, predictions, manifest, ("weights.safetensors",) if keep_weights else ())
+
+
+def _save_weights(path: Path, experts: list[dict]) -> None:
+    weights = {
+        f"expert_{index:02d}.{key.removeprefix('weights.')}": value
+        for index, expert in enumerate(experts)
+        for key, value in expert.items()
+        if key.startswith("weights.")
+    }
+    write_atomically(path, lambda file: file.write(save(weights)))
 
 
 def _expert_file(expert: int) -> str:
