@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+from scipy.special import stdtrit
 
-from expertbank.bank import ExpertBank
+from expertbank.bank import ExpertBank, load_bank, load_family
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import bootstrap_interval, miller_madow_bias
-from expertbank.learners import Selection, alpha_mixture, empirical_risks, simulate
+from expertbank.learners import Selection, alpha_mixture, empirical_risks, select, simulate
 from expertbank.rate_distortion import RateDistortion, rate_distortion_curve
 from expertbank.synthetic import BscSelection, bsc_selection, moe_bank_losses
 
@@ -64,6 +65,8 @@ class Claim:
     """largest difference from `reported` that counts as reproduced"""
     reason: str
     """why that tolerance"""
+    cell: tuple[str, float] | None = None
+    """quantity and alpha of a number in P2's Tables I and II"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Finding:
 
     claim: Claim
     found: float
+    interval: tuple[float, float] | None = None
+    """for Tables I and II: where 95% of experiments with M = 300 on another bank of the recipe would fall"""
 
     @property
     def verdict(self) -> str:
@@ -79,6 +84,53 @@ class Finding:
         if np.isnan(self.claim.reported):
             return "undefined"
         return "reproduced" if abs(self.found - self.claim.reported) <= self.claim.tolerance else "differs"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far one quantity of P2's tables depends on the bank and on the M = 300 datasets, in its own units."""
+
+    mean: float
+    banks: float
+    """standard deviation over banks, the noise of their experiments taken out"""
+    selections: float
+    """standard deviation of experiments on one bank"""
+    interval: tuple[float, float]
+    """95% prediction interval for one experiment on one more bank"""
+
+
+def spread(values) -> Spread:
+    """Split values (B, E) of E experiments on each of B banks, B and E at least 2, by one-way random effects.
+
+    The interval is Student's, with B - 1 degrees of freedom: the banks are what there is least of.
+    """
+    n_banks, n_experiments = np.shape(values)
+    means, noise = np.mean(values, axis=1), np.var(values, axis=1, ddof=1).mean()
+    between = max(0.0, means.var(ddof=1) - noise / n_experiments)
+    variance = between + noise + means.var(ddof=1) / n_banks
+    reach = stdtrit(n_banks - 1, 0.975) * np.sqrt(variance)
+    mean = float(means.mean())
+    return Spread(mean, float(np.sqrt(between)), float(np.sqrt(noise)), (float(mean - reach), float(mean + reach)))
+
+
+def repeat_tables(banks: list[ExpertBank], n_experiments: int = 10, rng: int = 0) -> dict[str, np.ndarray]:
+    """P2's Table II on each bank, `n_experiments` times with M = 300 fresh datasets: quantity -> (B, E, alphas).
+
+    Keys are those of `TABLE_1`, under the paper's protocol, and `pool_gap`, with the pool as exact population.
+    """
+    names, tables = [name for name in TABLE_1 if name != "bound"], []
+    for index, bank in enumerate(banks):
+        pool, test_risks = bank.losses("train"), bank.losses("test").mean(axis=0)
+        generator = np.random.default_rng([rng, index])
+        risks = empirical_risks(pool, SAMPLE_SIZE, n_experiments * PAPER_DATASETS, generator)
+        shift = test_risks - pool.mean(axis=0)
+        for batch in np.split(risks, n_experiments):
+            runs = [select(batch, alpha_mixture(batch, alpha), test_risks, generator) for alpha in TABLE_2]
+            rows = [[getattr(run, name) for run in runs] for name in names]
+            tables.append([*rows, [run.gap - shift[run.selected].mean() for run in runs]])
+    values = np.reshape(tables, (len(banks), n_experiments, len(names) + 1, len(TABLE_2)))
+    found = {name: values[:, :, i] for i, name in enumerate([*names, "pool_gap"])}
+    return found | {"bound": xu_raginsky_bound(found["information"], SAMPLE_SIZE, sigma=1)}
 
 
 class Evidence:
@@ -92,6 +144,12 @@ class Evidence:
         """P2 Table II under the paper's protocol: datasets from the training split, risk on the test split."""
         losses, population = self.bank.losses("train"), self.bank.losses("test")
         return {a: simulate(losses, a, SAMPLE_SIZE, MANY_DATASETS, population, self.rng) for a in TABLE_2}
+
+    @cached_property
+    def spreads(self) -> dict[tuple[str, float], Spread]:
+        """Of every quantity at every alpha, over all shipped banks of the default recipe."""
+        tables = repeat_tables([load_bank(), *load_family()], rng=self.rng)
+        return {(name, a): spread(v[:, :, i]) for name, v in tables.items() for i, a in enumerate(TABLE_2)}
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -119,7 +177,8 @@ class Evidence:
 
 def reproduce(evidence: Evidence) -> list[Finding]:
     """Every claim with the number found for it."""
-    return [Finding(claim, float(claim.compute(evidence))) for claim in CLAIMS]
+    intervals = {claim.key: evidence.spreads[claim.cell].interval for claim in CLAIMS if claim.cell}
+    return [Finding(claim, float(claim.compute(evidence)), intervals.get(claim.key)) for claim in CLAIMS]
 
 
 def bank_summary(bank: ExpertBank) -> dict[str, str | int | float]:
@@ -175,11 +234,15 @@ def _points_above(selections: list[BscSelection]) -> int:
 _QUANTITIES = {
     "train_risk": ("mean train risk", 0.01, "accuracy depends on the unstated batch size: 0.01 between 64 and 100"),
     "test_risk": ("mean test risk", 0.01, "accuracy depends on the unstated batch size: 0.01 between 64 and 100"),
-    "gap": ("gap G", 0.005, "2.5 standard deviations: 0.0016 between banks, 0.0012 from M = 300"),
-    "absolute_gap": ("absolute gap", 0.0025, "2.5 standard deviations: 0.0006 between banks, 0.0007 from M = 300"),
-    "marginal_entropy": ("H(W)", 0.3, "2.5 standard deviations between banks, 0.12"),
+    "gap": ("gap G", 0.005, "over 2 sd of a difference of banks: 0.0015 for each bank, 0.0012 from M = 300"),
+    "absolute_gap": (
+        "absolute gap",
+        0.0025,
+        "over 2 sd of a difference of banks: 0.0006 for each bank, 0.0008 from M = 300",
+    ),
+    "marginal_entropy": ("H(W)", 0.3, "over 2 sd of a difference of banks: 0.10 for each bank, 0.03 from M = 300"),
     "conditional_entropy": ("H(W|S)", 5e-5, "closed form of alpha and R: only the paper's rounding"),
-    "information": ("I(S;W)", 0.25, "2.5 standard deviations between banks, a tenth of the value"),
+    "information": ("I(S;W)", 0.25, "over 2 sd of a difference of banks: 8% for each bank, 2% from M = 300"),
     "bound": ("bound B_MI, sigma = 1", 0.125, "half the tolerance of I(S;W), under the square root"),
 }
 _RELATIVE = ("information", "bound")
@@ -202,6 +265,7 @@ def _table_row(table: str, name: str, alpha: float, reported: float) -> Claim:
         method="simulate, M = 20,000",
         tolerance=tolerance,
         reason=reason,
+        cell=(name, alpha),
     )
 
 
