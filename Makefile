@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: book test references bank family batch-sizes report lock clean
+.PHONY: book test references bank family batch-sizes report lock clean lab
 
 book: $(READY)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
@@ -40,15 +40,19 @@ batch-sizes: $(READY)  ## train a bank at each common batch size and measure whi
 report: $(READY)  ## paper against ours, on the shipped bank
 	expertbank report
 
+lab: $(READY)  ## open JupyterLab as Binder does: a click on a chapter opens it as a notebook
+	bash start jupyter lab
+
 lock: $(READY)  ## pin the versions that are installed now
 	python -m pip freeze --exclude-editable > constraints.txt
 
 clean:
 	rm -rf _build build
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt postBuild
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,site,train,test]'
+	bash postBuild
 	touch $@
