@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: book test references bank family batch-sizes report lock clean lab
+.PHONY: book test references bank family batch-sizes report lock clean lab serve pdf epub linkcheck
 
 book: $(READY)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
@@ -43,11 +43,41 @@ report: $(READY)  ## paper against ours, on the shipped bank
 lab: $(READY)  ## open JupyterLab as Binder does: a click on a chapter opens it as a notebook
 	bash start jupyter lab
 
+# Everything but `make book` keeps executed chapters in build/cache, which a changed library or bank empties.
+SPHINX = PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-build -q -d build/doctrees
+SPHINX_OPTIONS = -D nb_execution_mode=cache -D nb_execution_cache_path=$(CURDIR)/build/cache
+LIBRARY = $(shell find lib data/banks chapters/_ext -name '*.py' -o -name '*.npz')
+
+conf.py: _config.yml $(READY)
+	jupyter-book config sphinx .
+	touch $@
+
+build/fresh: $(LIBRARY)
+	rm -rf build/cache build/doctrees
+	mkdir -p build && touch $@
+
+serve: conf.py build/fresh  ## show the book and build it again whenever a chapter or the library changes
+	PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-autobuild -d build/doctrees $(SPHINX_OPTIONS) --open-browser --watch lib \
+	  --pre-build 'make --silent build/fresh' $(foreach d,.venv .git _build build node_modules data tests conf.py,--ignore '$(CURDIR)/$d') \
+	  --re-ignore '__pycache__|\.egg-info|\.ipynb' . build/serve
+
+pdf: conf.py build/fresh  ## the whole book as build/book.pdf, printed by Chromium
+	$(SPHINX) $(SPHINX_OPTIONS) -b singlehtml . build/single
+	mv build/single/chapters/start.html build/single/book.html
+	python chapters/_ext/pdf.py build/single/book.html build/book.pdf
+
+epub: conf.py build/fresh  ## the whole book as build/book.epub, mathematics in MathML
+	$(SPHINX) $(SPHINX_OPTIONS) -D html_math_renderer=mathml -D pygments_style=default -b epub . build/epub
+	mv build/epub/*.epub build/book.epub
+
+linkcheck: conf.py  ## ask every external address in the book whether it is still there (online)
+	$(SPHINX) -D nb_execution_mode=off -d build/doctrees-links -b linkcheck . build/linkcheck
+
 lock: $(READY)  ## pin the versions that are installed now
 	python -m pip freeze --exclude-editable > constraints.txt
 
 clean:
-	rm -rf _build build
+	rm -rf _build build conf.py
 
 $(READY): pyproject.toml constraints.txt postBuild
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

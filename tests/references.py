@@ -6,6 +6,7 @@ widget states are left out: they differ between machines, and the browser tests 
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,18 +28,33 @@ def chapters() -> list[Path]:
     return [file for file in files if "kernelspec:" in file.read_text()]
 
 
+def solutions(book: nbformat.NotebookNode) -> list[str]:
+    """The Python code in each folded solution."""
+    texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    folded = [found[2] for text in texts for found in re.finditer(r"^(`{3,})\{solution\}(.*?)^\1$", text, re.M | re.S)]
+    return [code for text in folded for code in re.findall(r"^```python\n(.*?)\n```$", text, re.M | re.S)]
+
+
+def notebook(chapter: Path) -> nbformat.NotebookNode:
+    """The chapter, and after its last cell what a reader who tries the solutions runs."""
+    book = jupytext.read(chapter)
+    tagged = {"metadata": {"tags": ["solution"]}}
+    book.cells += [nbformat.v4.new_code_cell(code, **tagged) for code in solutions(book)]
+    return book
+
+
 def execute(chapter: Path) -> nbformat.NotebookNode:
     """The chapter as a notebook with its text outputs."""
-    notebook = jupytext.read(chapter)
-    NotebookClient(notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
-    for cell in notebook.cells:
+    book = notebook(chapter)
+    NotebookClient(book, timeout=180, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
+    for cell in book.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             for kind in [kind for kind in data if kind.startswith(LEFT_OUT)]:
                 del data[kind]
-    notebook.metadata.pop("widgets", None)
-    return notebook
+    book.metadata.pop("widgets", None)
+    return book
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 import yaml
 
-from references import REFERENCES, ROOT, chapters
+from references import REFERENCES, ROOT, chapters, notebook
 
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -107,7 +107,8 @@ def test_the_reference_is_of_this_source(name):
     reference = REFERENCES / f"{name}.ipynb"
     assert reference.is_file(), "run `make references`"
     stored = nbformat.read(reference, as_version=4).cells
-    assert [(c.cell_type, c.source) for c in stored] == [(c.cell_type, c.source) for c in cells(name)], (
+    source = notebook(ROOT / "chapters" / f"{name}.md").cells
+    assert [(c.cell_type, c.source) for c in stored] == [(c.cell_type, c.source) for c in source], (
         f"chapters/{name}.md changed: run `make references`"
     )
 
@@ -124,3 +125,17 @@ def test_the_reference_holds_outputs_and_no_images(name):
 
 def test_no_reference_is_left_over():
     assert {path.stem for path in REFERENCES.glob("*.ipynb")} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", ["gate", "theorem1", *WITH_EXPLORER[:4]])
+def test_solutions_print_what_their_comments_say(name):
+    """nbval executes them in the chapter's kernel and compares with what is stored; here follows the rest."""
+    stored = nbformat.read(REFERENCES / f"{name}.ipynb", as_version=4).cells
+    solved = [cell for cell in stored if "solution" in cell.metadata.get("tags", [])]
+    assert solved
+    for cell in solved:
+        printed = "".join(output.get("text", "") for output in cell.outputs).splitlines()
+        comments = re.findall(r"^ *print\(.*\) +# (.*)$", cell.source, flags=re.M)
+        said = [part for comment in comments for part in comment.split(", then ")]
+        assert len(said) == len(printed)
+        assert all(re.match(re.escape(line) + r"\b", text) for line, text in zip(printed, said)), cell.source
