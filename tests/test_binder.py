@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from statistics import median
 
 import pytest
 
@@ -13,6 +14,24 @@ from references import ROOT
 from test_browser import browser  # noqa: F401  (the fixture)
 
 NOTEBOOK = ".jp-NotebookPanel"
+NAME = "handle => handle.closest('.widget-slider').querySelector('.widget-label').textContent"
+# presses a key on a slider again and again, and measures each time how long the new picture takes to arrive
+MOVES = """async (handle, n) => {
+  const picture = handle.closest('.jp-OutputArea').querySelector('.widget-html-content');
+  const times = [];
+  for (let i = 0; i < n; i++) {
+    const start = performance.now(), key = i % 20 < 10 ? 'ArrowRight' : 'ArrowLeft';
+    const arrived = new Promise(done => {
+      const watcher = new MutationObserver(() => { watcher.disconnect(); done(true); });
+      watcher.observe(picture, {childList: true, subtree: true, characterData: true});
+      setTimeout(() => { watcher.disconnect(); done(false); }, 5000);
+    });
+    handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+    if (await arrived) times.push(performance.now() - start);
+    await new Promise(done => setTimeout(done, 50));
+  }
+  return times;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +66,7 @@ def wait_for(address, server):
     pytest.fail("JupyterLab did not start within a minute")
 
 
-def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser):  # noqa: F811
+def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):  # noqa: F811
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
     page.goto(f"{lab}/lab/tree/chapters", wait_until="domcontentloaded")
@@ -71,6 +90,12 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser):  # noqa: F811
     slider.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"before => {shown} !== before", arg=before)
+    sliders = page.locator(f"{NOTEBOOK} .jp-OutputArea .noUi-handle")
+    times = {handle.evaluate(NAME): handle.evaluate(MOVES, 30) for handle in sliders.all()}
+    assert len(times) == 3
+    medians = ", ".join(f"{name} {median(found):.0f} ms" for name, found in times.items())
+    report = request.config.pluginmanager.getplugin("terminalreporter")
+    report.write_line(f"\nlive widget, median of 30 moves: {medians}")
     page.close()
 
 

@@ -13,9 +13,8 @@ from references import REFERENCES, ROOT, chapters, notebook
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto"]
-SECOND_LOOK = ["replicates", "estimators", "other_learners", "ladder", "audit"]
-LECTURES = ["gate", "theorem1", *WITH_EXPLORER, *SECOND_LOOK]
+WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder"]
+LECTURES = ["gate", "theorem1", *WITH_EXPLORER, "replicates", "estimators", "other_learners", "audit"]
 NAMES = [chapter.stem for chapter in chapters()]
 
 
@@ -61,11 +60,43 @@ def test_no_markup_is_left_unrendered(page):
     assert "Traceback" not in text
 
 
-def test_nothing_is_loaded_from_another_host(page):
+def foreign_addresses(page):
+    """What a page would load from another host by itself; links that a reader has to click are not among it."""
+    loading = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
     for tag, attributes, _ in Tags(page).found:
-        loads = tag in ("script", "img", "iframe", "source", "link") and attributes.get("rel") != "canonical"
-        address = attributes.get("src") or (attributes.get("href") if tag == "link" else "") or ""
-        assert not (loads and re.match(r"(https?:)?//", address)), address
+        for name in ("src", "srcset", "data", "poster", "style", "href"):
+            if name == "href" and not (tag in ("use", "image") or loading & set(attributes.get("rel", "").split())):
+                continue
+            yield from re.findall(r"(?:^|[\s(,'\"])((?:https?:)?//[^\s)'\"]+)", attributes.get(name) or "")
+    for body in re.findall(r"<style.*?</style>", page, flags=re.S):
+        yield from foreign_styles(body)
+    for kind, body in re.findall(r"<script([^>]*)>(.*?)</script>", page, flags=re.S):
+        if "json" not in kind:  # data: the browser tests see what becomes of it
+            yield from re.findall(r"""(?:fetch|import|from|open|src\s*=)\W{0,20}['"]((?:https?:)?//[^'"]+)""", body)
+
+
+def foreign_styles(text):
+    """What a style sheet would load from another host."""
+    return re.findall(r"""(?:url\(|@import)\s*['"]?((?:https?:)?//[^)'"\s]+)""", text)
+
+
+@pytest.mark.parametrize("sample", [
+    '<script src="https://a.org/x.js"></script>', '<link rel="preload stylesheet" href="//a.org/x.css">',
+    '<img srcset="x.png 1x, https://a.org/y.png 2x">', '<style>@import "https://a.org/x.css";</style>',
+    '<p style="background: url(https://a.org/x.png)">', '<object data="http://a.org/x"></object>',
+    '<script>fetch("https://a.org/x.json")</script>', "<script type=module>import x from 'https://a.org/x'</script>",
+])  # fmt: skip
+def test_foreign_addresses_are_found(sample):
+    assert list(foreign_addresses(sample))
+    assert not list(foreign_addresses(re.sub("(https?:)?//a.org/", "", sample)))
+
+
+def test_nothing_is_loaded_from_another_host():
+    pages, sheets = sorted(HTML.rglob("*.html")), sorted(HTML.rglob("*.css"))
+    assert len(pages) >= len(PAGES) and sheets, "run `make book`"
+    found = {str(page.relative_to(HTML)): list(foreign_addresses(page.read_text())) for page in pages}
+    found |= {str(sheet.relative_to(HTML)): foreign_styles(sheet.read_text()) for sheet in sheets}
+    assert {name: addresses for name, addresses in found.items() if addresses} == {}
 
 
 def test_figures_have_alternative_text_and_a_caption(page):
@@ -74,7 +105,8 @@ def test_figures_have_alternative_text_and_a_caption(page):
         if tag == "img" and any("cell_output" in classes for _, classes in inside):
             alt = attributes.get("alt", "")
             assert len(alt.split()) >= 5 and not alt.endswith(".png"), f"alt text: {alt!r}"
-            assert "figure" in [parent for parent, _ in inside], f"no caption: {alt!r}"
+            explorer = any("explorer-still" in classes for _, classes in inside)  # has its numbers for a caption
+            assert explorer or "figure" in [parent for parent, _ in inside], f"no caption: {alt!r}"
 
 
 @pytest.mark.parametrize("name", LECTURES)
@@ -92,7 +124,18 @@ def test_a_lecture_keeps_its_form(name):
 def test_a_chapter_with_parameters_has_an_explorer(name):
     explorers = [cell for cell in cells(name) if "explore_" in cell.source and cell.cell_type == "code"]
     assert len(explorers) == 1
-    assert {"remove-output", "nbval-ignore-output"} <= set(explorers[0].metadata["tags"])
+    assert explorers[0].metadata["tags"] == ["nbval-ignore-output"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_widgets_are_light_and_stand_where_their_still_stood(name):
+    page = (HTML / "chapters" / f"{name}.html").read_text()
+    states = re.findall(r'<script type="application/vnd.jupyter.widget-state\+json">(.*?)</script>', page, flags=re.S)
+    assert len(states) == (name in WITH_EXPLORER)
+    assert page.count("/embed.js") == len(states)
+    for state in states:
+        assert len(state) <= 1_500_000
+        assert page.count('class="explorer-still"') == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,10 +166,6 @@ def test_the_reference_holds_outputs_and_no_images(name):
     assert not any(output.get("name") == "stderr" for output in outputs)
 
 
-def test_no_reference_is_left_over():
-    assert {path.stem for path in REFERENCES.glob("*.ipynb")} == set(NAMES)
-
-
 @pytest.mark.parametrize("name", ["gate", "theorem1", *WITH_EXPLORER[:4]])
 def test_solutions_print_what_their_comments_say(name):
     """nbval executes them in the chapter's kernel and compares with what is stored; here follows the rest."""
@@ -139,3 +178,7 @@ def test_solutions_print_what_their_comments_say(name):
         said = [part for comment in comments for part in comment.split(", then ")]
         assert len(said) == len(printed)
         assert all(re.match(re.escape(line) + r"\b", text) for line, text in zip(printed, said)), cell.source
+
+
+def test_no_reference_is_left_over():
+    assert {path.stem for path in REFERENCES.glob("*.ipynb")} == set(NAMES)

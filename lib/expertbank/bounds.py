@@ -215,12 +215,12 @@ class LadderExperiment:
         self.winners = self._winners_given_one(losses, rows, n_datasets, rng)  # (BATCHES, U, R)
         self.supersamples = self._winners_on_supersamples(losses, rng)
 
-    def at(self, alpha: float) -> BoundLadder:
-        """The ladder at one alpha."""
+    def at(self, alpha: float, errors: bool = True) -> BoundLadder:
+        """The ladder at one alpha. Without the jackknifed `errors`, which are then nan, it is eleven times as fast."""
         alpha = as_interval(alpha, "alpha", 0, 1)
         total = self.winners.sum(axis=0)
         values = self._from_winners(total, alpha)
-        left_out = [self._from_winners(total - batch, alpha) for batch in self.winners]
+        left_out = [self._from_winners(total - batch, alpha) for batch in (self.winners if errors else ())]
         errors = {name: _jackknife_error([other[name] for other in left_out]) for name in values}
         for name, information in zip(("conditional_mi_bound", "evaluated_cmi_bound"), self._conditional(alpha)):
             mean = max(0.0, float(information.mean()))
@@ -304,4 +304,4 @@ def _mixture_information(wins, alpha, groups=None) -> float:
 
 
 def _jackknife_error(left_out: list[float]) -> float:
-    return float(np.sqrt((len(left_out) - 1) * np.var(left_out)))
+    return float(np.sqrt((len(left_out) - 1) * np.var(left_out))) if left_out else np.nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -37,6 +38,15 @@ def canvas(columns: int = 1, width: float | None = None, height: float = 3.4):
         figure, axes = plt.subplots(1, columns, figsize=(width or min(4.2 * columns + 1.6, 9.5), height))
     plt.close(figure)
     return figure, axes
+
+
+def pointer(axes, x: float, y: float, levels) -> list[Artist]:
+    """A ring at (x, y) and a thin line from it through the levels, each with a tick: what a slider moves."""
+    ends = [min(y, *levels), max(y, *levels)]
+    (line,) = axes.plot([x, x], ends, color=PINK, lw=1.4)
+    (ticks,) = axes.plot([x] * len(levels), levels, "_", color=PINK, ms=14, mew=2)
+    (ring,) = axes.plot(x, y, "o", ms=13, mfc="none", mec=PINK, mew=2.6)
+    return [line, ticks, ring]
 
 
 # --- chapter 2: the gate as a channel ---
@@ -166,17 +176,21 @@ def bounds_by_alpha(alphas, gaps, bounds: dict, union: float) -> Figure:
 # --- chapter 4: the alpha-mixture ---
 
 
-def alpha_plane(curve, marked=(0, 0.3, 0.5, 0.7, 1)) -> Figure:
-    """P1 Fig. 2: the gap of an `AlphaCurve` against its information, under the bound's lines. `marked` are named."""
+def alpha_plane(curve, marked=(0, 0.3, 0.5, 0.7, 1), every: int = 1) -> Figure:
+    """P1 Fig. 2: the gap of an `AlphaCurve` against its information, under the bound's lines.
+
+    The alphas in `marked` are named; one point in `every` has a marker.
+    """
     figure, ax = canvas(width=6.8, height=4.6)
     reach = 1.06 * max(curve.information.max(), 0.1)
     line = np.linspace(0, reach, 400)
     for sigma, style, name in ((1, "--", "1"), (0.5, "-", "1/2")):
         bound = sigma * np.sqrt(2 * line / curve.sample_size)
         ax.plot(line, bound, style, color=BLACK, lw=1.3, label=rf"bound, $\sigma$ = {name}")
-    ax.plot(curve.information, curve.test_gap, "s:", color=ORANGE, mfc="white", ms=5, label="separate test set")
-    error = 2 * curve.gap_error
-    ax.errorbar(curve.information, curve.gap, error, fmt="o-", color=BLUE, ms=5, label="pool as exact population")
+    look = {"color": ORANGE, "mfc": "white", "ms": 5, "markevery": every, "label": "separate test set"}
+    ax.plot(curve.information, curve.test_gap, "s:", **look)
+    error, look = 2 * curve.gap_error, {"fmt": "o-", "color": BLUE, "ms": 5, "markevery": every, "errorevery": every}
+    ax.errorbar(curve.information, curve.gap, error, **look, label="pool as exact population")
     for alpha in marked:
         i = int(np.abs(curve.alphas - alpha).argmin())
         place = (curve.information[i], curve.gap[i])
@@ -223,7 +237,7 @@ def bsc_plane(betas, points, sample_size: int, sampled=(), marked=()) -> Figure:
     """
     figure, ax = canvas(width=6.8, height=4.6)
     rate, risk = np.array([p.rate for p in points]), np.array([p.risk for p in points])
-    curve, information = np.array([p.distortion for p in points]), np.array([p.information for p in points])
+    curve, information = bsc_distortion_rate(rate), np.array([p.information for p in points])
     span = np.linspace(max(0, rate.min() - 0.03), rate.max() + 0.03, 200)
     ax.plot(span, bsc_distortion_rate(span), color=BLACK, lw=1.6, label="$D(R)$, closed form")
     for sigma, marker, style, name in ((1, "^", "--", "1"), (0.5, "v", ":", "1/2")):
@@ -377,6 +391,29 @@ def bank_gap_histogram(gaps, bounds: dict) -> Figure:
     return figure
 
 
+def gap_histogram(ends, reach: float, names) -> tuple[Figure, np.ndarray]:
+    """Axes for `gap_bars` from -reach to reach, high enough for samples `ends` of gaps, and the bins."""
+    figure, axes = canvas(width=6, height=3.6)
+    bins = np.linspace(-reach, reach, 61)
+    axes.set(xlabel="gap of one run: population risk − empirical risk", ylabel="runs", xlim=(-reach, reach))
+    axes.set_ylim(0, 1.1 * max(np.histogram(gaps, bins)[0].max() for gaps in ends))
+    looks = zip(names, ({"color": SKY, "lw": 6}, {"color": BLACK, "lw": 1.2}))
+    lines = [Line2D([], [], label=f"population: {name}", **look) for name, look in looks]
+    for name, color, style in (("σ = 1", RED, "--"), ("σ = 1/2", GREEN, "-.")):
+        lines.append(Line2D([], [], color=color, ls=style, label=f"± bound, {name}"))
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)
+    return figure, bins
+
+
+def gap_bars(axes, samples, bins, bounds) -> list[Artist]:
+    """Gaps under two populations, filled and outlined, and plus and minus the bounds with sigma 1 and 1/2."""
+    filled, outlined = (np.histogram(gaps, bins)[0] for gaps in samples)
+    artists = [axes.stairs(filled, bins, fill=True, color=SKY), axes.stairs(outlined, bins, color=BLACK, lw=1.2)]
+    for value, color, style in zip(bounds, (RED, GREEN), ("--", "-.")):
+        artists += [axes.axvline(place, color=color, ls=style) for place in (-value, value)]
+    return artists
+
+
 # --- chapter 7: Blahut-Arimoto curves ---
 
 
@@ -435,21 +472,24 @@ def certificate_paths(paths: dict, tol: float) -> Figure:
     return figure
 
 
-def curve_point(curve, at: int) -> Figure:
-    """One point of a curve: its place and supporting line of slope -lambda, and the share of each expert."""
-    figure, (left, right) = canvas(2, width=9, height=3.4)
-    lam, rate, distortion = curve.lam[at], curve.rate[at], curve.distortion[at]
-    left.plot(curve.rate, curve.distortion, color=BLUE, label="$D(\\rho)$")
-    ends = np.array([0, curve.rate.max()])
-    left.plot(ends, distortion - lam * (ends - rate), color=RED, ls="--", label=rf"slope $-\lambda$ = {-lam:g}")
-    left.plot(rate, distortion, "o", color=BLACK, ms=8)
+def curve_and_shares(curve) -> Figure:
+    """A curve, and empty axes for the shares of its experts: the ground of `curve_point`."""
+    figure, (left, right) = canvas(2, width=6.6, height=3.2)
+    left.plot(curve.rate, curve.distortion, color=BLUE)
     left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, 1.1 * curve.distortion.max()))
-    left.legend(loc="upper right")
-    right.bar(np.arange(len(curve.marginal[at])), curve.marginal[at], color=BLUE)
-    right.set(xlabel="expert", ylabel="share of images served", ylim=(0, 1))
-    for axis in (left, right):
-        axis.locator_params(nbins=5)  # a slider redraws this, and tick labels take most of the time
+    right.set(xlabel="expert", ylabel="share of images served", ylim=(0, 1), xlim=(-0.8, curve.marginal.shape[1] - 0.2))
     return figure
+
+
+def curve_point(axes, point, highest_rate: float) -> list[Artist]:
+    """One point of a curve: its place and supporting line of slope -lambda, and the share of each expert."""
+    left, right = axes
+    ends = np.array([0, 1.05 * highest_rate])
+    line = left.plot(ends, point.distortion - point.lam * (ends - point.rate), color=RED, ls="--")
+    dot = left.plot(point.rate, point.distortion, "o", color=BLACK, ms=8)
+    place = {"transform": left.transAxes, "ha": "right", "va": "top"}
+    name = left.text(0.97, 0.95, f"slope −λ = −{point.lam:.3g}", **place)
+    return [*line, *dot, name, *right.bar(np.arange(len(point.marginal)), point.marginal, color=BLUE)]
 
 
 # --- chapter 8: how sure are we? ---
@@ -612,6 +652,24 @@ def bound_ratios(alphas, ratios: dict[str, np.ndarray]) -> Figure:
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set_yticks([], minor=True)
     return figure
+
+
+def ladder_axes(names) -> Figure:
+    """Axes for `ladder_rungs`: one row a bound from top to bottom, multiples of the gap on a logarithmic axis."""
+    figure, ax = canvas(width=6, height=4)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xscale="log", xlabel="bound / gap", xlim=(0.9, 130), ylim=(len(names) - 0.4, -0.6))
+    ticks = (1, 2, 5, 10, 20, 50, 100)
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def ladder_rungs(ax, multiples) -> list[Artist]:
+    """A bar from 1 to each multiple, with its number."""
+    bars = ax.barh(range(len(multiples)), np.array(multiples) - 1, left=1, color=BLUE, height=0.6)
+    return [*bars, *ax.bar_label(bars, [f"{multiple:.2f}" for multiple in multiples], padding=3, fontsize=9)]
 
 
 # --- chapter 12: the audit ---

@@ -1,30 +1,93 @@
-"""Explorers: sliders around pure library functions. One function a chapter, each returning one widget."""
+"""Explorers: sliders around pure library functions. One function a chapter, each returning one widget.
+
+An explorer comes in two kinds. With `live=True` it asks the kernel and takes any value. With `live=False` it holds
+prerendered frames, one for each pair of values, and its sliders choose among them in the browser: a page without a
+kernel can do that. By default it is live, except while the book is being built.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 import ipywidgets
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import RendererAgg
+from PIL import Image
 
 from expertbank import figures
 from expertbank.bank import ExpertBank
-from expertbank.bounds import xu_raginsky_bound
-from expertbank.learners import simulate
-from expertbank.rate_distortion import RateDistortion
+from expertbank.bounds import LadderExperiment, xu_raginsky_bound
+from expertbank.learners import alpha_mixture, empirical_risks, select
+from expertbank.rate_distortion import RateDistortion, rate_distortion
 from expertbank.synthetic import alpha_curve, bsc_selection
 
+PIXELS_PER_INCH, WIDTH = 120, 6.4
+COLOURS = 24  # of a palette frame: the lines' own and the steps of their smoothed edges
 
-def _explorer(draw: Callable, **sliders: ipywidgets.Widget) -> ipywidgets.VBox:
-    """Sliders over a picture: `draw(**values)` returns a Figure and a sentence that reads out its numbers."""
-    picture = ipywidgets.HTML()
+
+class Dial(NamedTuple):
+    """One parameter of an explorer: where it starts, its values in frames, its (low, high, step) when live.
+
+    Without `frames` it is there only with a kernel; without `live` the kernel offers the values of the frames. A
+    step of "log" makes low and high powers of ten.
+    """
+
+    description: str
+    start: float
+    frames: Sequence[float] = ()
+    live: tuple | None = None
+
+
+def _explorer(scene: Callable, dials: dict[str, Dial], alt: str, live: bool | None) -> ipywidgets.VBox:
+    """Sliders over a picture that `scene` draws: scene(**the dials after the first) returns (figure, move).
+
+    The figure is drawn once. move(value of the first dial) adds to it what this value changes, and returns these
+    artists and the numbers to read beside the picture, as a dict of strings.
+    """
+    if live is None:
+        live = "EXPERTBANK_FRAMES" not in os.environ
+    return (_live if live else _framed)(scene, dials, alt)
+
+
+def _framed(scene, dials, alt) -> ipywidgets.VBox:
+    framed = {name: dial for name, dial in dials.items() if dial.frames}
+    sliders = {name: _choice(dial) for name, dial in framed.items()}
+    (first, inner), *rest = framed.items()
+    easel, plain = _Easel(scene, alt), ipywidgets.HTML()
+    shared = {"style": plain.style, "layout": plain.layout}  # one of each frame's own would be half of the state
+
+    def row(**outer):
+        paint = easel.painter(**outer)
+        frames = [ipywidgets.HTML(paint(value), **shared) for value in inner.frames]
+        return _stack(sliders[first], frames)
+
+    pictures = row() if not rest else None
+    for name, outer in rest:
+        pictures = _stack(sliders[name], [row(**{name: value}) for value in outer.frames])
+    return ipywidgets.VBox([*sliders.values(), pictures.add_class("explorer-frames")])
+
+
+def _stack(slider, children) -> ipywidgets.Stack:
+    """Shows the child that the slider points to, without asking a kernel."""
+    stack = ipywidgets.Stack(children, selected_index=slider.index)
+    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+    return stack
+
+
+def _live(scene, dials, alt) -> ipywidgets.VBox:
+    sliders = {name: _slider(dial) for name, dial in dials.items()}
+    first = next(iter(dials))
+    picture, painter = ipywidgets.HTML(), lru_cache(maxsize=8)(_Easel(scene, alt).painter)
 
     def update(_=None):
-        figure, sentence = draw(**{name: slider.value for name, slider in sliders.items()})
-        picture.value = f'<p aria-live="polite">{sentence}</p><img alt="{sentence}" src="{_as_uri(figure)}">'
+        values = {name: slider.value for name, slider in sliders.items()}
+        value = values.pop(first)
+        picture.value = painter(**values)(value)
 
     for slider in sliders.values():
         slider.observe(update, names="value")
@@ -32,118 +95,281 @@ def _explorer(draw: Callable, **sliders: ipywidgets.Widget) -> ipywidgets.VBox:
     return ipywidgets.VBox([*sliders.values(), picture])
 
 
-def _as_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+class _Easel:
+    """Draws the scenes of one explorer as HTML. Axes and labels are drawn once a scene, which is most of the work.
+
+    All scenes share one renderer, which remembers how texts are set, and the first one's layout.
+    """
+
+    def __init__(self, scene: Callable, alt: str):
+        self.scene, self.alt, self.renderer, self.places = scene, alt, None, []
+
+    def painter(self, **outer) -> Callable[[float], str]:
+        """A function from a value of the first dial to the HTML of its frame."""
+        figure, move = self.scene(**outer)
+        figure.set(dpi=PIXELS_PER_INCH, figwidth=WIDTH)
+        if self.renderer is None:
+            self.renderer = RendererAgg(*map(int, figure.bbox.size), PIXELS_PER_INCH)
+            figure.get_layout_engine().set(w_pad=0.17)  # room for longer tick labels of later scenes
+            figure.draw(self.renderer)
+            self.places = [axes.get_position() for axes in figure.axes]
+        figure.set_layout_engine("none")
+        for axes, place in zip(figure.axes, self.places):
+            axes.set_position(place)
+        self.renderer.clear()
+        figure.draw(self.renderer)
+        for axes in figure.axes:
+            axes.set_autoscale_on(False)  # what is added later must not move the axes
+        ground = self.renderer.copy_from_bbox(figure.bbox)
+
+        def paint(value) -> str:
+            artists, numbers = move(value)
+            self.renderer.restore_region(ground)
+            for artist in artists:
+                artist.draw(self.renderer)
+                artist.remove()
+            return self.html(numbers)
+
+        return paint
+
+    def html(self, numbers: dict[str, str]) -> str:
+        """What the renderer holds as a picture of few colours, and the numbers to read beside it."""
+        size = int(self.renderer.width), int(self.renderer.height)
+        image = Image.frombuffer("RGBA", size, self.renderer.buffer_rgba()).convert("RGB")
+        buffer = io.BytesIO()
+        image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "png")
+        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        read = "; ".join(f"{name} <b>{number}</b>" for name, number in numbers.items())
+        shape = f'width="{size[0]}" height="{size[1]}" style="max-width: 100%; height: auto"'
+        return f'<img alt="{self.alt}" {shape} decoding="sync" src="{source}"><p role="status">{read}</p>'
 
 
-def _slider(values, value, description: str) -> ipywidgets.SelectionSlider:
-    """A slider over given values, with a label wide enough to read."""
-    options = [(f"{v:g}", v) for v in values]
-    return ipywidgets.SelectionSlider(
-        options=options, value=value, description=description, style={"description_width": "12em"},
-        layout={"width": "32em", "max_width": "100%"},
-    )  # fmt: skip
+def _choice(dial: Dial) -> ipywidgets.SelectionSlider:
+    """A slider over the values of the frames."""
+    value = min(dial.frames, key=lambda v: abs(v - dial.start))
+    options = [(f"{v:.3g}" if v < 100 else f"{v:g}", v) for v in dial.frames]
+    return ipywidgets.SelectionSlider(options=options, value=value, description=dial.description, **WIDE)
+
+
+def _slider(dial: Dial) -> ipywidgets.Widget:
+    """A slider over every value, for a kernel to answer."""
+    if dial.live is None:
+        return _choice(dial)
+    low, high, step = dial.live
+    kind = ipywidgets.FloatLogSlider if step == "log" else type(step) is int and ipywidgets.IntSlider
+    limits = {"min": low, "max": high, **({"step": 0.01} if step == "log" else {"step": step})}
+    return (kind or ipywidgets.FloatSlider)(value=dial.start, description=dial.description, **limits, **WIDE)
+
+
+# labels wide enough to read, on a phone too
+WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "32em", "max_width": "100%"}}
+ALPHAS = [i / 10 for i in range(11)]
+SIZES = [16, 32, 64, 128, 256, 512, 1024]
 
 
 # --- chapter 4: the alpha-mixture ---
 
 
-def explore_alpha_mixture(pool, test, n_datasets: int = 500) -> ipywidgets.VBox:
-    """The (information, gap) plane by alpha, sample size m and how many candidates (columns) are in the bank."""
-    alphas = [i / 20 for i in range(21)]
+def explore_alpha_mixture(pool, test, n_datasets: int = 500, live: bool | None = None) -> ipywidgets.VBox:
+    """The (information, gap) plane by alpha and sample size m; live also by how many candidates are in the bank."""
+    n_candidates = pool.shape[1]
 
-    def draw(alpha, sample_size, candidates):
-        curve = alpha_curve(pool[:, :candidates], alphas, sample_size, n_datasets, test[:, :candidates])
-        at = alphas.index(alpha)
-        bounds = [xu_raginsky_bound(curve.information[at], sample_size, sigma) for sigma in (1, 0.5)]
-        sentence = (
-            f"alpha = {alpha:g}: I(S;W) = {curve.information[at]:.3f} nats, gap {curve.gap[at]:.4f} "
-            f"± {curve.gap_error[at]:.4f} (separate test set: {curve.test_gap[at]:.4f}); "
-            f"bound {bounds[0]:.4f} with σ = 1, {bounds[1]:.4f} with σ = 1/2"
-        )
-        return figures.alpha_plane(curve, marked=(alpha,)), sentence
+    def scene(sample_size, candidates=n_candidates):
+        run = (pool[:, :candidates], test[:, :candidates])
+        fine = alpha_curve(run[0], np.linspace(0, 1, 101), sample_size, n_datasets, run[1])
+        figure = figures.alpha_plane(fine, marked=(), every=5)
 
-    banks = sorted({min(k, pool.shape[1]) for k in (2, 5, 10, 25, 50, 100)})
-    return _explorer(
-        draw,
-        alpha=_slider(alphas, 0.7, "alpha"),
-        sample_size=_slider([16, 32, 64, 128, 256, 512, 1024], 256, "sample size m"),
-        candidates=_slider(banks, banks[-1], "candidates in the bank"),
+        def move(alpha):
+            at = int(np.abs(fine.alphas - alpha).argmin())
+            information, gap = fine.information[at], fine.gap[at]
+            bounds = [float(xu_raginsky_bound(information, sample_size, sigma)) for sigma in (1, 0.5)]
+            numbers = {
+                "I(S;W) =": f"{information:.3f} nats",
+                "gap": f"{gap:.4f} ± {fine.gap_error[at]:.4f}",
+                "on the separate test set": f"{fine.test_gap[at]:.4f}",
+                "bound": f"{bounds[0]:.4f} with σ = 1, {bounds[1]:.4f} with σ = 1/2",
+            }
+            return figures.pointer(figure.axes[0], information, gap, bounds), numbers
+
+        return figure, move
+
+    alt = (
+        "Generalisation gap against I(S;W): the alpha-mixture as dots, two bounds as curves above them. A ring marks "
+        "the chosen alpha, and a line rises from it to the bounds."
     )
+    dials = {
+        "alpha": Dial("alpha", 0.7, ALPHAS, (0.0, 1.0, 0.01)),
+        "sample_size": Dial("sample size m", 256, SIZES, (8, 1024, 1)),
+        "candidates": Dial("candidates", n_candidates, live=(2, n_candidates, 1)),
+    }
+    return _explorer(scene, dials, alt, live)
 
 
 # --- chapter 5: the binary symmetric channel ---
 
 
-def explore_bsc(candidates) -> ipywidgets.VBox:
-    """The (rate, risk) plane of P1 experiment 2, exactly, by beta, sample size m and the true crossover p*."""
+def explore_bsc(candidates, live: bool | None = None) -> ipywidgets.VBox:
+    """The (rate, risk) plane of P1 experiment 2, exactly, by beta and sample size m; live also by the crossover p*."""
     betas = [0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 3, 10, 30]
 
-    def draw(beta, sample_size, crossover):
-        points = [bsc_selection(candidates, crossover, sample_size, b) for b in betas]
-        point = points[betas.index(beta)]
-        term = xu_raginsky_bound(point.information, sample_size, sigma=1)
-        place = "above" if point.excess > term else "below"
-        sentence = (
-            f"beta = {beta:g}: I(S;W) = {point.information:.3f} nats, rate {point.rate:.3f} nats; mean risk "
-            f"{point.risk:.4f} is {point.excess:.4f} over D(R) = {point.distortion:.4f}; the term of (13) is "
-            f"{term:.4f}, so the point lies {place} (13)"
-        )
-        return figures.bsc_plane(betas, points, sample_size, marked=(beta,)), sentence
+    def scene(sample_size, crossover=0.2):
+        points = [bsc_selection(candidates, crossover, sample_size, beta) for beta in betas]
+        figure = figures.bsc_plane(betas, points, sample_size)
 
-    return _explorer(
-        draw,
-        beta=_slider(betas, 1, "inverse temperature"),
-        sample_size=_slider([10, 25, 50, 100, 250, 500, 1000, 2500], 100, "sample size m"),
-        crossover=_slider([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4], 0.2, "true crossover p*"),
+        def move(beta):
+            point = bsc_selection(candidates, crossover, sample_size, beta)
+            term = float(xu_raginsky_bound(point.information, sample_size, sigma=1))
+            numbers = {
+                "I(S;W) =": f"{point.information:.3f} nats",
+                "rate": f"{point.rate:.3f} nats",
+                "mean risk": f"{point.risk:.4f}",
+                "above D(R) by": f"{point.excess:.4f}",
+                "term of (13)": f"{term:.4f}, so the point lies {'above' if point.excess > term else 'below'} (13)",
+            }
+            levels = [point.distortion, point.distortion + term]
+            return figures.pointer(figure.axes[0], point.rate, point.risk, levels), numbers
+
+        return figure, move
+
+    alt = (
+        "Mean risk against mean gating rate: the curve D(R), the learner's points for eleven inverse temperatures and "
+        "the bound (13) at each. A ring marks the chosen one, and a line joins it to D(R) and to (13)."
     )
+    dials = {
+        "beta": Dial("beta", 1, betas, (-2, 1.5, "log")),
+        "sample_size": Dial("sample size m", 100, [10, 25, 50, 100, 250, 1000, 2500], (5, 2500, 1)),
+        "crossover": Dial("crossover p*", 0.2, live=(0.05, 0.45, 0.01)),
+    }
+    return _explorer(scene, dials, alt, live)
 
 
 # --- chapter 6: the MNIST bank ---
 
 
-def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000) -> ipywidgets.VBox:
-    """Gaps of an alpha-mixture over a bank, by alpha, sample size m and what counts as the population."""
+def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | None = None) -> ipywidgets.VBox:
+    """Gaps of an alpha-mixture over a bank, by alpha and sample size m, for both populations side by side."""
     pool = bank.losses("train")
-    populations = {"test split (P2)": bank.losses("test").mean(axis=0), "the pool itself": pool.mean(axis=0)}
+    populations = {"the pool itself": pool.mean(axis=0), "test split (P2)": bank.losses("test").mean(axis=0)}
 
-    def draw(alpha, sample_size, protocol):
-        run = simulate(pool, alpha, sample_size, n_datasets, populations[protocol])
-        bounds = {
-            f"bound, σ = {sigma:g}:": float(xu_raginsky_bound(run.information, sample_size, sigma))
-            for sigma in (1, 0.5)
-        }
-        sentence = (
-            f"I(S;W) = {run.information:.3f} nats, mean gap {run.gap:.4f} ± {run.gap_error:.4f}; "
-            f"bound {bounds['bound, σ = 1:']:.4f} with σ = 1, {bounds['bound, σ = 0.5:']:.4f} with σ = 1/2"
-        )
-        return figures.bank_gap_histogram(run.gaps, bounds), sentence
+    def scene(sample_size):
+        risks = empirical_risks(pool, sample_size, n_datasets, 0)
 
-    return _explorer(
-        draw,
-        alpha=_slider([i / 20 for i in range(21)], 0.7, "alpha"),
-        sample_size=_slider([16, 32, 64, 128, 256, 512, 1024], 256, "sample size m"),
-        protocol=ipywidgets.ToggleButtons(options=list(populations), description="population"),
+        @cache
+        def runs(alpha):
+            posteriors = alpha_mixture(risks, alpha)
+            return {name: select(risks, posteriors, population, 1) for name, population in populations.items()}
+
+        def bounds(alpha):
+            information = runs(alpha)["the pool itself"].information
+            return {name: float(xu_raginsky_bound(information, sample_size, sigma))
+                    for name, sigma in (("σ = 1", 1), ("σ = 1/2", 0.5))}  # fmt: skip
+
+        ends = [run.gaps for alpha in (0.0, 1.0) for run in runs(alpha).values()]
+        reach = 1.05 * max(bounds(1.0)["σ = 1"], *(np.abs(gaps).max() for gaps in ends))
+        figure, bins = figures.gap_histogram(ends, reach, populations)
+
+        def move(alpha):
+            found, limits = runs(alpha), bounds(alpha)
+            numbers = {"I(S;W) =": f"{found['the pool itself'].information:.3f} nats"}
+            for name, run in found.items():
+                numbers[f"mean gap, population = {name}:"] = f"{run.gap:+.4f} ± {run.gap_error:.4f}"
+            numbers["bound"] = ", ".join(f"{value:.4f} with {name}" for name, value in limits.items())
+            gaps = [run.gaps for run in found.values()]
+            return figures.gap_bars(figure.axes[0], gaps, bins, limits.values()), numbers
+
+        return figure, move
+
+    alt = (
+        "Histograms of the gap over single runs, filled for the pool as population and outlined for the test split, "
+        "with vertical lines at plus and minus the two bounds."
     )
+    dials = {
+        "alpha": Dial("alpha", 0.7, ALPHAS, (0.0, 1.0, 0.01)),
+        "sample_size": Dial("sample size m", 256, SIZES, (8, 1024, 1)),
+    }
+    return _explorer(scene, dials, alt, live)
 
 
 # --- chapter 7: Blahut-Arimoto curves ---
 
 
-def explore_blahut_arimoto(curve: RateDistortion) -> ipywidgets.VBox:
-    """Points of a solved curve by lambda: rate, loss, supporting line and the share of each expert."""
-
-    def draw(lam):
-        at = int(np.abs(curve.lam - lam).argmin())
-        serving = int((curve.marginal[at] >= 0.01).sum())
-        sentence = (
-            f"λ = {lam:.3g}: rate {curve.rate[at]:.4f} nats, expected loss {curve.distortion[at]:.4f}; "
-            f"{serving} of {curve.marginal.shape[1]} experts serve at least 1% of the images; "
-            f"certificate {curve.certificate[at]:.0e} nats"
-        )
-        return figures.curve_point(curve, at), sentence
-
+def explore_blahut_arimoto(curve: RateDistortion, losses, live: bool | None = None) -> ipywidgets.VBox:
+    """Points of a curve by lambda: rate, loss, supporting line, the share of each expert. Live solves `losses` anew."""
     lams = np.sort(curve.lam).tolist()
-    return _explorer(draw, lam=_slider(lams, lams[len(lams) // 2], "price lambda"))
+
+    def scene():
+        figure = figures.curve_and_shares(curve)
+
+        def move(lam):
+            near = int(np.abs(curve.lam - lam).argmin())
+            if np.isclose(curve.lam[near], lam):
+                point = RateDistortion(*(getattr(curve, name)[near] for name in RateDistortion.__dataclass_fields__))
+            else:
+                point = rate_distortion(losses, lam, tol=1e-6)
+            numbers = {
+                "λ =": f"{lam:.3g}",
+                "rate": f"{point.rate:.4f} nats",
+                "expected loss": f"{point.distortion:.4f}",
+                "experts that serve at least 1%:": f"{(point.marginal >= 0.01).sum()} of {len(point.marginal)}",
+                "certificate": f"{point.certificate:.0e} nats",
+            }
+            return figures.curve_point(figure.axes, point, curve.rate.max()), numbers
+
+        return figure, move
+
+    alt = (
+        "Left: expected loss against rate, a falling convex curve with its supporting line at the chosen point. "
+        "Right: the share of images that each expert serves there."
+    )
+    limits = (float(np.log10(lams[0])), float(np.log10(lams[-1])), "log")
+    return _explorer(scene, {"lam": Dial("lambda", lams[len(lams) // 2], lams, limits)}, alt, live)
+
+
+# --- chapter 11: the ladder of bounds ---
+
+
+LADDER_NAMES = {
+    "union_bound": "union",
+    "xu_raginsky_bound_sigma_1": "Theorem 1, σ = 1",
+    "xu_raginsky_bound": "Theorem 1, σ = 1/2",
+    "cumulant_bound": "exact cumulants",
+    "pac_bayes_kl_bound": "PAC-Bayes-kl",
+    "individual_sample_bound": "individual sample",
+    "disintegrated_bound": "disintegrated",
+    "loss_difference_bound": "loss difference",
+    "total_variation_bound": "total variation",
+    "disintegrated_kl_bound": "inverse binary kl",
+    "conditional_mi_bound": "conditional MI",
+    "evaluated_cmi_bound": "evaluated CMI",
+}
+
+
+def explore_ladder(experiments: Sequence[LadderExperiment], live: bool | None = None) -> ipywidgets.VBox:
+    """Every bound as a multiple of the gap, by alpha and by the sample size m of the given experiments."""
+    by_size = {experiment.sample_size: experiment for experiment in experiments}
+
+    def scene(sample_size):
+        experiment = by_size[sample_size]
+        names = sorted(experiment.at(1, errors=False).values.items(), key=lambda item: -item[1])
+        figure = figures.ladder_axes([LADDER_NAMES[key] for key, _ in names])
+
+        def move(alpha):
+            ladder = experiment.at(alpha, errors=False)
+            multiples = [ladder.values[key] / ladder.gap for key, _ in names]
+            information = 2 * sample_size * ladder.values["xu_raginsky_bound"] ** 2
+            numbers = {
+                "I(S;W) =": f"{information:.3f} nats",
+                "gap": f"{ladder.gap:.4f}",
+                "Theorem 1 with σ = 1": f"{ladder.values['xu_raginsky_bound_sigma_1']:.4f}",
+                "tightest": f"{min(ladder.values.values()):.4f}",
+            }
+            return figures.ladder_rungs(figure.axes[0], multiples), numbers
+
+        return figure, move
+
+    alt = "Bars on a logarithmic axis: each of twelve bounds as a multiple of the gap, the loosest on top."
+    dials = {
+        "alpha": Dial("alpha", 0.7, ALPHAS[1:], (0.05, 1.0, 0.01)),
+        "sample_size": Dial("sample size m", max(by_size), sorted(by_size)),
+    }
+    return _explorer(scene, dials, alt, live)

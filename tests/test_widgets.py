@@ -1,0 +1,46 @@
+"""Explorers: frames that need no kernel, and the same picture computed live for any value."""
+
+import ipywidgets
+import numpy as np
+import pytest
+
+from expertbank.widgets import explore_bsc
+
+NINE = np.linspace(0.05, 0.45, 9)
+
+
+def test_sliders_choose_frames_without_a_kernel():
+    *sliders, pictures = explore_bsc(NINE, live=False).children
+    assert [len(slider.options) for slider in sliders] == [11, 7]
+    rows = pictures.children
+    assert [len(row.children) for row in rows] == [11] * 7
+    assert len({frame.value for row in rows for frame in row.children}) == 77
+    state = ipywidgets.Widget.get_manager_state()["state"].values()
+    links = {(x["state"]["source"][0], x["state"]["target"][0]) for x in state if x["model_name"] == "LinkModel"}
+    assert {(f"IPY_MODEL_{sliders[0].model_id}", f"IPY_MODEL_{row.model_id}") for row in rows} <= links
+    assert (f"IPY_MODEL_{sliders[1].model_id}", f"IPY_MODEL_{pictures.model_id}") in links
+
+
+def test_live_takes_any_value_and_agrees_with_the_frames():
+    *_, pictures = explore_bsc(NINE, live=False).children
+    *dials, picture = explore_bsc(NINE, live=True).children
+    shown = pictures.children[pictures.selected_index].children[pictures.children[0].selected_index].value
+    read = "<p role="
+    assert picture.value.split(read)[1] == shown.split(read)[1]
+    for dial, value in zip(dials, (0.7, 123, 0.33)):
+        before = picture.value
+        dial.value = value
+        assert picture.value != before
+
+
+def test_a_build_without_kernel_asks_for_frames(monkeypatch):
+    monkeypatch.setenv("EXPERTBANK_FRAMES", "1")
+    assert isinstance(explore_bsc(NINE).children[-1], ipywidgets.Stack)
+    monkeypatch.delenv("EXPERTBANK_FRAMES")
+    assert isinstance(explore_bsc(NINE).children[-1], ipywidgets.HTML)
+
+
+@pytest.fixture(autouse=True)
+def forget_widgets():
+    yield
+    ipywidgets.Widget.close_all()
