@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 
 from references import ROOT
-from test_browser import browser  # noqa: F401  (the fixture)
+from test_browser import browser, say  # noqa: F401  (a fixture)
 
 NOTEBOOK = ".jp-NotebookPanel"
 NAME = "handle => handle.closest('.widget-slider').querySelector('.widget-label').textContent"
@@ -94,8 +94,7 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):  # n
     times = {handle.evaluate(NAME): handle.evaluate(MOVES, 30) for handle in sliders.all()}
     assert len(times) == 3
     medians = ", ".join(f"{name} {median(found):.0f} ms" for name, found in times.items())
-    report = request.config.pluginmanager.getplugin("terminalreporter")
-    report.write_line(f"\nlive widget, median of 30 moves: {medians}")
+    say(request, f"live widget, median of 30 moves: {medians}")
     page.close()
 
 
