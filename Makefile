@@ -9,7 +9,7 @@ NODE := 24.19.0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: book test references bank family batch-sizes report lock clean lab serve pdf epub linkcheck
+.PHONY: book test references bank family batch-sizes report benchmark lock clean lab serve pdf epub linkcheck
 
 book: $(READY) $(NPM)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
@@ -41,6 +41,10 @@ batch-sizes: $(READY)  ## train a bank at each common batch size and measure whi
 
 report: $(READY)  ## paper against ours, on the shipped bank
 	expertbank report
+
+benchmark: $(READY)  ## the solver beside its peers, into data/benchmarks/solver.json (resumes; wants an idle machine)
+	python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	python benchmarks/solver.py
 
 lab: $(READY)  ## open JupyterLab as Binder does: a click on a chapter opens it as a notebook
 	bash start jupyter lab

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import expertbank as eb
+from conftest import skip_or_fail
 from expertbank import channels, synthetic
 from expertbank.bank import read_manifest
 from expertbank.information import miller_madow_bias
@@ -210,6 +211,132 @@ def test_distributions(call, name, found):
 )
 def test_weights(call, name, weights, found):
     refused(lambda: call(weights), name, found)
+
+
+# --- costs, methods, bands ---
+
+TAKES_A_COST = {
+    "rate_distortion": lambda cost: eb.rate_distortion(LOSSES, 0.3, cost=cost),
+    "rate_distortion_curve": lambda cost: eb.rate_distortion_curve(LOSSES, [0.3], cost=cost),
+    "distortion_at_rate": lambda cost: eb.distortion_at_rate(LOSSES, 0.1, cost=cost),
+    "critical_lambda": lambda cost: eb.critical_lambda(LOSSES, cost=cost),
+    "routing": lambda cost: eb.routing(LOSSES, POINT, cost=cost),
+}
+
+
+@pytest.mark.parametrize("function", TAKES_A_COST)
+@pytest.mark.parametrize(
+    ("cost", "found"),
+    [
+        ([1, 2], "(2,)"),
+        ([[1, 2, 3]], "(1, 3)"),
+        (1.0, "()"),
+        ([], "(0,)"),
+        ([1, np.nan, 2], "nan at (1,)"),
+        ([1, 2, -np.inf], "-inf at (2,)"),
+        (["a", "b", "c"], "<U1"),
+    ],
+)
+def test_costs(function, cost, found):
+    refused(lambda: TAKES_A_COST[function](cost), "cost", found)
+
+
+@pytest.mark.parametrize("method", ["ba", "Newton", "", None, 1, ["newton"]])
+def test_methods(method):
+    refused(lambda: eb.rate_distortion(LOSSES, 0.3, method=method), "method", repr(method))
+    refused(lambda: eb.rate_distortion_curve(LOSSES, [0.3], method=method), "method", repr(method))
+
+
+@pytest.mark.parametrize("band", [0, -1e-3, np.nan, np.inf, "wide", [0.1, 0.2]])
+def test_bands(band):
+    refused(lambda: eb.rate_distortion_curve(LOSSES, band=band), "band", "" if isinstance(band, list) else f"{band}")
+
+
+def test_a_band_and_prices_exclude_each_other():
+    refused(lambda: eb.rate_distortion_curve(LOSSES, [0.3], band=0.1), "band", "lams")
+
+
+@pytest.mark.parametrize("rate", [-1e-9, np.nan, [0.1, -1.0], "a"])
+def test_rates_of_a_band(rate):
+    curve = eb.rate_distortion_curve(LOSSES)
+    refused(lambda: curve.lower(rate), "rate")
+    refused(lambda: curve.upper(rate), "rate")
+
+
+# --- tables and weights of other engines ---
+
+
+@pytest.fixture(params=["dask", "torch"])
+def engine(request):
+    """A function that takes a NumPy array to another engine."""
+    if request.param == "torch":
+        return request.getfixturevalue("torch").as_tensor
+    try:
+        import dask.array
+    except ImportError as error:
+        skip_or_fail(f"this needs `pip install 'expertbank[dask]'`: {error}")
+    return lambda array: dask.array.from_array(array, chunks=2)
+
+
+ON_AN_ENGINE = ["rate_distortion", "rate_distortion_curve", "distortion_at_rate", "critical_lambda"]
+
+
+@pytest.mark.parametrize("function", [*ON_AN_ENGINE, "routing"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 3), (3, 0), ()])
+def test_shapes_on_other_engines(function, shape, engine):
+    refused(lambda: TAKES_LOSSES[function](engine(np.zeros(shape))), "losses", str(shape))
+
+
+@pytest.mark.parametrize("function", [*ON_AN_ENGINE, "routing"])
+def test_complex_tables_on_other_engines(function, engine):
+    refused(lambda: TAKES_LOSSES[function](engine(LOSSES * 1j)), "losses", "complex128")
+
+
+@pytest.mark.parametrize("function", ON_AN_ENGINE)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 2])  # in the first chunk and in the last
+def test_tables_on_other_engines_must_be_finite(function, row, value, engine):
+    losses = LOSSES.copy()
+    losses[row, 1] = value
+    refused(lambda: TAKES_LOSSES[function](engine(losses)), "losses", "NaN or infinity")
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ([1, 2], "(2,)"),
+        (1.0, "()"),
+        ([0, 0, 0], "0"),
+        ([1, -1e-9, 1], "-1e-09"),
+        ([1, np.nan, 1], "nan at (1,)"),
+        ([1, np.inf, 1], "inf at (1,)"),
+    ],
+)
+def test_weights_on_other_engines(weights, found, engine):
+    refused(lambda: eb.rate_distortion(engine(LOSSES), 0.3, weights), "weights", found)
+    refused(lambda: eb.critical_lambda(engine(LOSSES), weights), "weights", found)
+
+
+@pytest.mark.parametrize("engine", ["dask"], indirect=True)
+@pytest.mark.parametrize("weights", [[1, 2], [0, 0, 0], [1, -1, 1], [1, np.nan, 1], [1, np.inf, 1]])
+def test_weights_that_are_chunked(weights, engine):
+    refused(lambda: eb.rate_distortion(engine(LOSSES), 0.3, engine(np.array(weights, float))), "weights")
+
+
+@pytest.mark.parametrize("engine", ["dask"], indirect=True)
+@pytest.mark.parametrize("function", ON_AN_ENGINE)
+def test_chunks_of_unknown_length(function, engine):
+    losses = engine(LOSSES)
+    refused(lambda: TAKES_LOSSES[function](losses[losses[:, 0] > 0.1]), "losses", "compute_chunk_sizes")
+
+
+def test_a_point_of_another_bank_on_other_engines(engine):
+    refused(lambda: eb.routing(engine(LOSSES[:, :2]), POINT), "point", "2 experts")
+
+
+def test_a_tensor_that_is_learned_is_a_table(torch):
+    losses = torch.tensor(LOSSES, requires_grad=True)
+    assert eb.rate_distortion(losses, 0.3).rate == pytest.approx(POINT.rate, abs=1e-9)
 
 
 def test_large_weights_are_only_weights():

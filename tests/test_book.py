@@ -14,7 +14,7 @@ HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder"]
-LECTURES = ["gate", "theorem1", *WITH_EXPLORER, "replicates", "estimators", "other_learners", "audit"]
+LECTURES = ["gate", "theorem1", *WITH_EXPLORER, "solver", "replicates", "estimators", "other_learners", "audit"]
 NAMES = [chapter.stem for chapter in chapters()]
 
 

@@ -5,9 +5,7 @@ A gate is always judged by its own distortion and its own I(X;T), evaluated here
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 
+from expertbank import solver
 from expertbank.channels import bsc_distortion_rate, uniform_rate
 from expertbank.information import gating_rate
 from expertbank.rate_distortion import (
@@ -29,7 +28,6 @@ from expertbank.rate_distortion import (
     routing,
 )
 
-module = import_module("expertbank.rate_distortion")  # the package exports a function of that name
 LOG2 = np.log(2)
 FIELDS = ("rate", "distortion", "lam", "marginal", "certificate", "iterations")
 
@@ -81,15 +79,6 @@ def tables(draw, ties=True):
     return losses, weights / weights.sum()
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """A small iteration limit: what is claimed of an answer must hold within its certificate, converged or not."""
-    monkeypatch.setattr(module, "MAX_ITERATIONS", 3000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
-
-
 # --- closed forms ---
 
 
@@ -100,13 +89,13 @@ def test_uniform_letter_under_hamming_loss(k, lam):
     wrong = (k - 1) * np.exp(-1 / lam)
     assert point.distortion == pytest.approx(wrong / (1 + wrong), abs=1e-9)
     assert point.rate == pytest.approx(uniform_rate(point.distortion, k), abs=1e-9)
-    np.testing.assert_allclose(point.marginal, 1 / k, atol=1e-6)
+    np.testing.assert_allclose(point.marginal, 1 / k, atol=1e-9)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.3, 0.6])
 def test_binary_symmetric_source(rate):
-    point = distortion_at_rate(hamming(2), rate)
-    assert point == pytest.approx(bsc_distortion_rate(rate), abs=1e-6)
+    point = distortion_at_rate(hamming(2), rate, tol=1e-12)
+    assert point == pytest.approx(bsc_distortion_rate(rate), abs=1e-9)
 
 
 @pytest.mark.parametrize("q", [0.05, 0.2, 0.4])
@@ -115,10 +104,10 @@ def test_biased_bit_under_hamming_loss(q):
     weights, critical = [q, 1 - q], 1 / np.log((1 - q) / q)
     assert critical_lambda(hamming(2), weights) == pytest.approx(critical, rel=1e-12)
     for share in (0.2, 0.7, 0.95):
-        point = rate_distortion(hamming(2), share * critical, weights)
+        point = rate_distortion(hamming(2), share * critical, weights, tol=1e-12)
         d = 1 / (1 + np.exp(1 / (share * critical)))
-        assert point.distortion == pytest.approx(d, abs=1e-6)
-        assert point.rate == pytest.approx(entropy([q, 1 - q]) - entropy([d, 1 - d]), abs=1e-6)
+        assert point.distortion == pytest.approx(d, abs=1e-9)
+        assert point.rate == pytest.approx(entropy([q, 1 - q]) - entropy([d, 1 - d]), abs=1e-9)
     at = rate_distortion(hamming(2), critical * (1 + 1e-9), weights)
     assert (at.rate, at.distortion) == (0, pytest.approx(q))
 
@@ -140,18 +129,17 @@ def test_perfect_erasure_trade_off():
     assert 0.5 * (np.exp(1 / critical) + np.exp(-9 / critical)) == pytest.approx(1, abs=1e-9)
     assert rate_distortion(losses, critical).marginal.tolist() == [0, 0, 1]
     for rate in (0.1, 0.4, 0.65):
-        found = distortion_at_rate(losses, rate, tol=1e-4)
-        assert 1 - rate / LOG2 - 2e-3 < found < 1 - rate / LOG2 + 2e-4  # mixing guess and decline achieves it
+        found = distortion_at_rate(losses, rate)
+        assert 1 - rate / LOG2 - 2e-3 < found < 1 - rate / LOG2 + 1e-9  # mixing guess and decline achieves it
 
 
 # --- optimality ---
 
 
-@pytest.mark.usefixtures("patient")
 @given(tables(), st.sampled_from([0.02, 0.1, 0.3, 1.0, 4.0]))
 def test_optimal_against_an_independent_solver(table, lam):
     losses, w = table
-    point = rate_distortion(losses, lam, w, tol=1e-7)
+    point = rate_distortion(losses, lam, w)
     found = point.distortion + lam * point.rate
     assert found <= oracle(losses, lam, w) + lam * point.certificate + 1e-9  # no worse than SLSQP's point
     # and not better than possible: the gate itself, evaluated on the raw table, does no worse
@@ -178,10 +166,10 @@ def test_reported_point_is_the_gates_own(seed, lam):
     gate = routing(losses, point)
     np.testing.assert_allclose(gate.sum(axis=1), 1, atol=1e-12)
     distortion, rate = evaluate(gate, losses, weights)
-    assert distortion == pytest.approx(point.distortion, abs=1e-5)
-    assert rate == pytest.approx(point.rate, abs=1e-5)
+    assert distortion == pytest.approx(point.distortion, abs=1e-7)
+    assert rate == pytest.approx(point.rate, abs=1e-7)
     assert distortion + lam * rate == pytest.approx(point.distortion + lam * point.rate, abs=3e-9)
-    np.testing.assert_allclose(weights / weights.sum() @ gate, point.marginal, atol=1e-4)
+    np.testing.assert_allclose(weights / weights.sum() @ gate, point.marginal, atol=1e-7)
     assert distortion + lam * rate == pytest.approx(oracle(losses, lam, weights / weights.sum()), abs=1e-7)
 
 
@@ -191,13 +179,13 @@ def test_no_random_gate_beats_the_curve():
     for concentration in (0.05, 0.3, 1.0):
         for _ in range(8):
             distortion, rate = evaluate(rng.dirichlet(np.full(4, concentration), size=12), losses)
-            assert distortion >= distortion_at_rate(losses, rate, tol=1e-6) - 1e-5
+            assert distortion >= distortion_at_rate(losses, rate) - 1e-8
 
 
 def test_giving_up_is_said_and_the_certificate_still_holds(monkeypatch):
     losses, lam = np.random.default_rng(1).random((30, 5)), 0.05
     best = oracle(losses, lam, np.full(30, 1 / 30))
-    monkeypatch.setattr(module, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(solver, "MAX_NEWTON", 2)
     with pytest.warns(ConvergenceWarning, match=r"certificate .* above tol"):
         point = rate_distortion(losses, lam)
     assert point.certificate > 1e-3
@@ -240,10 +228,10 @@ def test_looser_tolerance_is_honoured():
 
 def test_on_the_shipped_bank(shipped):
     losses = shipped.losses("test")[:2000]  # P2, section V
-    point = rate_distortion(losses, 0.3, tol=1e-6)
+    point = rate_distortion(losses, 0.3)
     d, i = evaluate(routing(losses, point), losses)
-    assert point.certificate <= 1e-6
-    assert d + 0.3 * i == pytest.approx(point.distortion + 0.3 * point.rate, abs=1e-6)
+    assert point.certificate <= 1e-9
+    assert d + 0.3 * i == pytest.approx(point.distortion + 0.3 * point.rate, abs=1e-9)
     assert losses.min(axis=1).mean() < d < losses.mean(axis=0).min()
 
 
@@ -263,7 +251,6 @@ def test_free_of_charge_and_priceless(table):
         assert point.distortion == pytest.approx((w @ losses).min(), abs=1e-12)
 
 
-@pytest.mark.usefixtures("patient")
 @given(tables())
 def test_critical_lambda_is_where_one_expert_stops_being_optimal(table):
     """KKT: e_t* is optimal exactly when max_t E exp(-(l_t - l_t*)/lam) <= 1."""
@@ -344,12 +331,11 @@ def smallest_rate(losses, w, step=200):
         return float(-(np.log(pi @ best.T) @ w).max())
 
 
-@pytest.mark.usefixtures("patient")
 @settings(max_examples=30)
 @given(arrays(float, st.tuples(st.integers(1, 5), st.integers(1, 3)), elements=st.integers(0, 1).map(float)))
 def test_free_information_is_used_sparingly(losses):
     w = np.full(len(losses), 1 / len(losses))
-    point = rate_distortion(losses, 0, tol=1e-6)
+    point = rate_distortion(losses, 0)
     assert point.distortion == pytest.approx(losses.min(axis=1).mean(), abs=1e-12)
     brute = smallest_rate(losses, w)
     assert point.rate <= brute + point.certificate + 1e-9
@@ -393,8 +379,8 @@ def test_tiny_prices_approach_zero(lam):
 def test_units_of_the_loss_do_not_matter(scale):
     losses = np.random.default_rng(4).random((25, 4))
     one, other = rate_distortion(losses, 0.2), rate_distortion(scale * losses, 0.2 * scale)
-    assert other.rate == pytest.approx(one.rate, abs=1e-6)
-    assert other.distortion == pytest.approx(scale * one.distortion, rel=1e-6)
+    assert other.rate == pytest.approx(one.rate, abs=1e-8)
+    assert other.distortion == pytest.approx(scale * one.distortion, rel=1e-8)
     assert critical_lambda(scale * losses) == pytest.approx(scale * critical_lambda(losses), rel=1e-9)
 
 
@@ -413,10 +399,10 @@ def test_huge_losses_are_avoided():
 
 
 def same_point(one, other, marginal=True):
-    assert one.rate == pytest.approx(other.rate, abs=1e-6)
-    assert one.distortion == pytest.approx(other.distortion, abs=1e-6)
+    assert one.rate == pytest.approx(other.rate, abs=1e-8)
+    assert one.distortion == pytest.approx(other.distortion, abs=1e-8)
     if marginal:
-        np.testing.assert_allclose(one.marginal, other.marginal, atol=1e-3)
+        np.testing.assert_allclose(one.marginal, other.marginal, atol=1e-7)
 
 
 @pytest.mark.parametrize("lam", [0, 0.1, 0.4, np.inf])
@@ -431,7 +417,7 @@ def test_inputs_of_weight_zero_are_ignored(lam):
     assert critical_lambda(with_noise, weights) == pytest.approx(critical_lambda(losses, weights), rel=1e-9)
     gate = routing(with_noise, point)  # defined for them all the same
     np.testing.assert_allclose(gate.sum(axis=1), 1, atol=1e-12)
-    np.testing.assert_allclose(gate[weights > 0], routing(losses, kept)[weights > 0], atol=1e-3)
+    np.testing.assert_allclose(gate[weights > 0], routing(losses, kept)[weights > 0], atol=1e-7)
 
 
 @pytest.mark.parametrize("lam", [0, 0.1, 0.4, np.inf])
@@ -476,7 +462,7 @@ def test_copies_and_dominated_experts_change_nothing(lam):
 def test_another_expert_never_hurts(rate):
     losses = np.random.default_rng(12).random((20, 5))
     values = [distortion_at_rate(losses[:, :k], rate) for k in range(1, 6)]
-    assert np.all(np.diff(values) <= 1e-6)
+    assert np.all(np.diff(values) <= 1e-8)
 
 
 # --- the curve ---
@@ -493,11 +479,11 @@ CURVE_TABLES = {
 @pytest.mark.parametrize("name", CURVE_TABLES)
 def test_curve_is_monotone_convex_and_certified(name):
     losses = CURVE_TABLES[name]
-    curve = rate_distortion_curve(losses, tol=1e-7)
+    curve = rate_distortion_curve(losses)
     assert [np.shape(getattr(curve, field))[0] for field in FIELDS] == [len(curve.lam)] * 6
-    assert np.all((curve.certificate >= 0) & (curve.certificate <= 1e-7))
+    assert np.all((curve.certificate >= 0) & (curve.certificate <= 1e-9))
     assert np.all(np.diff(curve.lam) < 0) and curve.lam[-1] == 0
-    assert np.all(np.diff(curve.rate) >= -1e-4) and np.all(np.diff(curve.distortion) <= 1e-4)
+    assert np.all(np.diff(curve.rate) >= -1e-7) and np.all(np.diff(curve.distortion) <= 1e-7)
     # the supporting line of every point lies below all other points: convexity, and optimality at each slope
     value = curve.distortion + curve.lam[:, None] * curve.rate  # slope by point
     least = np.diag(value) - curve.lam * curve.certificate
@@ -514,9 +500,9 @@ def test_curve_is_its_points_in_the_given_order():
     for k, lam in enumerate(lams):
         point = rate_distortion(losses, lam)
         assert curve.lam[k] == lam
-        assert curve.rate[k] == pytest.approx(point.rate, abs=1e-6)
-        assert curve.distortion[k] == pytest.approx(point.distortion, abs=1e-6)
-        np.testing.assert_allclose(curve.marginal[k], point.marginal, atol=1e-3)
+        assert curve.rate[k] == pytest.approx(point.rate, abs=1e-7)
+        assert curve.distortion[k] == pytest.approx(point.distortion, abs=1e-7)
+        np.testing.assert_allclose(curve.marginal[k], point.marginal, atol=1e-6)
 
 
 def test_curve_of_identical_experts_is_one_point():
@@ -527,16 +513,16 @@ def test_curve_of_identical_experts_is_one_point():
 @pytest.mark.parametrize("name", ["zero-one", "real", "two"])
 def test_distortion_at_rate_between_dual_and_chords(name):
     losses = CURVE_TABLES[name]
-    curve = rate_distortion_curve(losses, tol=1e-8)
+    curve = rate_distortion_curve(losses)
     height = curve.distortion[0] - curve.distortion[-1]
     rates = np.linspace(0, 1.1 * curve.rate[-1], 6)
-    values = np.array([distortion_at_rate(losses, rate, tol=1e-8) for rate in rates])
+    values = np.array([distortion_at_rate(losses, rate) for rate in rates])
     for rate, value in zip(rates, values):
         lower = (curve.distortion + curve.lam * (curve.rate - curve.certificate - rate)).max()
         upper = np.interp(rate, curve.rate, curve.distortion)
-        assert lower - 1e-9 <= value <= upper + 1e-6 * height + 1e-7
+        assert lower - 1e-9 <= value <= upper + 1e-8 * height
     assert np.all(np.diff(values) <= 1e-9)
-    assert np.all(np.diff(values, 2) >= -3e-6 * height)
+    assert np.all(np.diff(values, 2) >= -1e-8 * height)
     assert values[0] == pytest.approx(losses.mean(axis=0).min())
     assert values[-1] == pytest.approx(losses.min(axis=1).mean())
     assert distortion_at_rate(losses, np.inf) == pytest.approx(losses.min(axis=1).mean())
@@ -545,4 +531,4 @@ def test_distortion_at_rate_between_dual_and_chords(name):
 def test_distortion_at_rate_with_weights():
     q, d = 0.2, 0.07
     rate = entropy([q, 1 - q]) - entropy([d, 1 - d])
-    assert distortion_at_rate(hamming(2), rate, weights=[1, 4]) == pytest.approx(d, abs=1e-6)
+    assert distortion_at_rate(hamming(2), rate, weights=[1, 4]) == pytest.approx(d, abs=1e-8)

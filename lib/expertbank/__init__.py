@@ -26,9 +26,12 @@ from expertbank.rate_distortion import (
     rate_distortion_curve,
     routing,
 )
+from expertbank.tables import open_table
+from expertbank.uncertainty import accuracy_rate_cost, curve_bootstrap, split_optimism
 
 __all__ = [
     "ExpertBank",
+    "accuracy_rate_cost",
     "algorithmic_information",
     "alpha_mixture",
     "binary_entropy",
@@ -38,6 +41,7 @@ __all__ = [
     "bsc_distortion_rate",
     "bsc_rate",
     "critical_lambda",
+    "curve_bootstrap",
     "distortion_at_rate",
     "entropy",
     "epsilon_greedy",
@@ -48,10 +52,12 @@ __all__ = [
     "load_bank",
     "load_family",
     "mutual_information",
+    "open_table",
     "rate_distortion",
     "rate_distortion_curve",
     "routing",
     "simulate",
+    "split_optimism",
     "theorem2_bound",
     "top_k_uniform",
     "union_bound",

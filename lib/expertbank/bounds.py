@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import elementwise, minimize_scalar
-from scipy.special import entr, rel_entr
+import scipy
 
 from expertbank._checks import as_count, as_distribution, as_gate, as_interval, as_losses, as_risks, as_weights
 from expertbank.information import binary_entropy, mutual_information
@@ -60,7 +59,8 @@ def cumulant_bound(information, sample_size: int, risks, marginal) -> float:
 
     if rate == 0:
         return 0.0
-    return float(minimize_scalar(value, bounds=(-12, 12), method="bounded", options={"xatol": 1e-10}).fun)
+    best = scipy.optimize.minimize_scalar(value, bounds=(-12, 12), method="bounded", options={"xatol": 1e-10})
+    return float(best.fun)
 
 
 def pac_bayes_kl_bound(information, sample_size: int, train_risk) -> float:
@@ -140,12 +140,16 @@ def loss_difference_bound(conditionals, losses, weights=None) -> float:
 def binary_kl_inverse(q, budget):
     """The largest p >= q with kl(q || p) <= budget nats, elementwise for q in [0, 1]."""
     q, budget = as_interval(q, "q", 0, 1), _nonnegative(budget, "budget")
+    from scipy.optimize import elementwise  # loaded where it is used
+
     roots = elementwise.find_root(lambda p, q, c: _binary_kl(q, p) - c, (q, np.nextafter(1, 0)), args=(q, budget))
     return np.where(roots.success, roots.x, np.where(budget > 0, 1.0, q))[()]
 
 
 def _lowest_mean(means, budgets):
     """The least b <= mean with kl(b || mean) <= budget, elementwise."""
+    from scipy.optimize import elementwise  # loaded where it is used
+
     roots = elementwise.find_root(
         lambda b, a, c: _binary_kl(b, a) - c, (np.zeros_like(means), means), args=(means, budgets)
     )
@@ -153,13 +157,13 @@ def _lowest_mean(means, budgets):
 
 
 def _binary_kl(q, p):
-    return rel_entr(q, p) + rel_entr(1 - q, 1 - p)
+    return scipy.special.rel_entr(q, p) + scipy.special.rel_entr(1 - q, 1 - p)
 
 
 def _divergences(conditionals, weights):
     conditionals = as_gate(conditionals, "conditionals")
     weights = as_weights(weights, len(conditionals))
-    return conditionals, weights, rel_entr(conditionals, weights @ conditionals).sum(axis=1)
+    return conditionals, weights, scipy.special.rel_entr(conditionals, weights @ conditionals).sum(axis=1)
 
 
 def _nonnegative(value, name: str):
@@ -235,7 +239,7 @@ class LadderExperiment:
         conditionals = mix_with_uniform(counts / counts.sum(axis=1, keepdims=True), alpha)
         marginal = self.weights @ conditionals
         posterior = mix_with_uniform(np.eye(n_experts)[0], alpha)
-        information = max(0.0, float(entr(marginal).sum() - entr(posterior).sum()))
+        information = max(0.0, float(scipy.special.entr(marginal).sum() - scipy.special.entr(posterior).sum()))
         train_risk = min(1.0, float(self.weights @ (conditionals * self.rows).sum(axis=1)))  # rounding
         of_one = (conditionals, self.weights)
         return {
@@ -300,7 +304,7 @@ def _mixture_information(wins, alpha, groups=None) -> float:
     seen = mean > 0
     variance = wins @ posteriors**2 - mean**2
     bias = -(variance[seen] / mean[seen]).sum() / (2 * SPLITS_PER_SUPERSAMPLE)
-    return float(entr(mean).sum() - wins @ entr(posteriors).sum(axis=1) - bias)
+    return float(scipy.special.entr(mean).sum() - wins @ scipy.special.entr(posteriors).sum(axis=1) - bias)
 
 
 def _jackknife_error(left_out: list[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import entr, ndtri, xlogy
+import scipy
 
 from expertbank._checks import ABOVE_0, BELOW_1, as_count, as_interval, as_number
 from expertbank.information import binary_entropy, binary_entropy_inverse
@@ -29,7 +29,8 @@ def symmetric_channel(k: int, error: float) -> np.ndarray:
 def symmetric_capacity(k: int, error):
     """log k - h(p) - p log(k-1), the capacity of the k-ary symmetric channel."""
     k, error = as_count(k, "k", at_least=2), as_interval(error, "error", 0, 1)
-    return np.maximum(np.log(k) - binary_entropy(error) - xlogy(error, k - 1), 0)  # rounding may go below 0
+    capacity = np.log(k) - binary_entropy(error) - scipy.special.xlogy(error, k - 1)
+    return np.maximum(capacity, 0)  # rounding may go below 0
 
 
 def uniform_rate(distortion, k: int):
@@ -63,7 +64,7 @@ def randomised_response_rate(k: int, epsilon):
     # both terms divided by e^eps, so that large epsilon cannot overflow; entr(e^-eps) is eps e^-eps, 0 at inf
     kept = np.exp(-epsilon)
     wrong = (k - 1) * kept
-    return np.maximum(np.log(k) - np.log1p(wrong) - (k - 1) * entr(kept) / (1 + wrong), 0)
+    return np.maximum(np.log(k) - np.log1p(wrong) - (k - 1) * scipy.special.entr(kept) / (1 + wrong), 0)
 
 
 def ldp_rate_cap(k: int, epsilon):
@@ -94,7 +95,7 @@ def bsc_blocklength(n_uses: int, crossover: float, block_error: float) -> float:
     if p == 0.5:
         return 0.0
     dispersion = p * (1 - p) * np.log((1 - p) / p) ** 2
-    return float(max(0.0, n * bsc_rate(p) - np.sqrt(n * dispersion) * -ndtri(error) + np.log(n) / 2))
+    return float(max(0.0, n * bsc_rate(p) - np.sqrt(n * dispersion) * -scipy.special.ndtri(error) + np.log(n) / 2))
 
 
 def _privacy(epsilon):

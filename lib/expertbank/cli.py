@@ -1,6 +1,7 @@
 """`expertbank`: the library from the command line, for the papers' bank and for a practitioner's own files.
 
 Tables are read from .npy, .npz (one array) or .csv (numbers, comma separated): losses or gates, inputs by experts.
+`curve` also streams tables larger than memory from .npy, .zarr and .parquet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
 from expertbank.learners import simulate
 from expertbank.paper import Evidence, bank_summary, reproduce
-from expertbank.rate_distortion import critical_lambda, rate_distortion_curve
+from expertbank.rate_distortion import METHODS, critical_lambda, rate_distortion_curve
+from expertbank.tables import open_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"expertbank {options.command}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"expertbank {options.command}: {error}; pip install 'expertbank[train]' brings it", file=sys.stderr)
+        extra = "dask" if options.command == "curve" else "train"
+        print(f"expertbank {options.command}: {error}; pip install 'expertbank[{extra}]' brings it", file=sys.stderr)
         return 2
     return 0
 
@@ -106,8 +109,9 @@ def _simulate(options) -> None:
 
 
 def _curve(options) -> None:
-    losses = read_table(options.losses)
-    curve = rate_distortion_curve(losses, options.lam, tol=options.tol)
+    stream = options.stream or Path(options.losses).suffix in (".zarr", ".parquet")
+    losses = open_table(options.losses) if stream else read_table(options.losses)
+    curve = rate_distortion_curve(losses, options.lam, tol=options.tol, band=options.band, method=options.method)
     print(f"# critical lambda {critical_lambda(losses):.6g}")
     print("lambda,rate_nats,distortion,certificate")
     for lam, rate, distortion, gap in zip(curve.lam, curve.rate, curve.distortion, curve.certificate, strict=True):
@@ -157,5 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("curve", _curve, "certified distortion-rate curve of a loss table, as csv")
     sub.add_argument("losses")
     sub.add_argument("--lam", type=float, nargs="+", help="prices of a nat; default from the critical one to 0")
-    sub.add_argument("--tol", type=float, default=1e-6)
+    sub.add_argument("--band", type=float, help="add prices until D is certified to this width everywhere")
+    sub.add_argument("--tol", type=float, default=1e-9, help="certificate of every point, in nats")
+    sub.add_argument("--method", choices=list(METHODS), default="newton")
+    sub.add_argument("--stream", action="store_true", help="read the .npy in chunks; .zarr and .parquet always are")
     return parser

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import entr, logsumexp
+import scipy
 
 from expertbank._checks import as_distribution, as_gate, as_losses, as_weights
 from expertbank.information import mutual_information
@@ -68,7 +68,7 @@ def log_mgf(law, values, lam):
     """log E[exp(lam * values)] under a law of the same shape, for every lam (...,)."""
     law, values = _flat(law, "law"), np.asarray(values, float).ravel()
     exponents = np.asarray(lam, float)[..., None] * values[law > 0]
-    return logsumexp(exponents, b=law[law > 0], axis=-1)
+    return scipy.special.logsumexp(exponents, b=law[law > 0], axis=-1)
 
 
 def donsker_varadhan(joint, values, lam):
@@ -88,7 +88,8 @@ def conditional_information(law) -> float:
         raise ValueError(f"law has shape {law.shape}; allowed is (a, b, c)")
     _flat(law, "law")
     ac, bc, c = law.sum(axis=1), law.sum(axis=0), law.sum(axis=(0, 1))
-    return float(entr(ac).sum() + entr(bc).sum() - entr(law).sum() - entr(c).sum())
+    h_ac, h_bc, h_abc, h_c = (scipy.special.entr(p).sum() for p in (ac, bc, law, c))
+    return float(h_ac + h_bc - h_abc - h_c)
 
 
 def _flat(law, name: str) -> np.ndarray:

@@ -460,18 +460,6 @@ def marginals_by_lambda(lams, marginals, shown: int = 6) -> Figure:
     return figure
 
 
-def certificate_paths(paths: dict, tol: float) -> Figure:
-    """Certificate in nats after each Blahut-Arimoto step, name -> (K,), with the tolerance."""
-    figure, axes = canvas(width=6.6, height=3.8)
-    looks = zip((BLUE, GREEN, RED, BLACK), ("-", "--", "-.", ":"))
-    for (name, path), (color, style) in zip(paths.items(), looks):
-        axes.loglog(np.arange(1, len(path) + 1), path, color=color, ls=style, label=name)
-    axes.axhline(tol, color=BLACK, lw=0.8, label=f"tolerance {tol:g}")
-    axes.set(xlabel="Blahut-Arimoto steps", ylabel=r"certificate $\log \max_t g_t$, nats", ylim=(tol / 10, None))
-    axes.legend(loc="lower left")
-    return figure
-
-
 def curve_and_shares(curve) -> Figure:
     """A curve, and empty axes for the shares of its experts: the ground of `curve_point`."""
     figure, (left, right) = canvas(2, width=6.6, height=3.2)
@@ -492,7 +480,112 @@ def curve_point(axes, point, highest_rate: float) -> list[Artist]:
     return [*line, *dot, name, *right.bar(np.arange(len(point.marginal)), point.marginal, color=BLUE)]
 
 
-# --- chapter 8: how sure are we? ---
+# --- chapter 8: the solver ---
+
+
+def stalling(shares, used, newton: dict, gaps: dict, tol: float) -> Figure:
+    """Left: Blahut-Arimoto's shares (K, R) by step, those `used` (R,) at the optimum apart; right: gaps by step."""
+    figure, (left, right) = canvas(2, width=7.8, height=3.9)
+    steps = np.unique(np.geomspace(1, len(shares), 400).astype(int))
+    for keep, color, style, name in ((used, BLUE, "-", "used at the optimum"), (~used, RED, "--", "not used")):
+        lines = left.loglog(steps, shares[steps - 1][:, keep], color=color, ls=style, lw=1)
+        lines[0].set_label(name)
+    left.set(xlabel="Blahut-Arimoto steps", ylabel="share of an expert", ylim=(1e-9, 2))
+    for (name, path), color, style in zip(gaps.items(), (BLUE, RED), ("-", "--")):
+        right.loglog(steps, path[steps - 1], color=color, ls=style, label=f"Blahut-Arimoto, {name}")
+    for (name, path), color, marker in zip(newton.items(), (BLUE, RED), "os"):
+        floored = np.maximum(path, tol / 10)
+        right.loglog(np.arange(1, len(path) + 1), floored, color=color, marker=marker, ls=":", label=f"Newton, {name}")
+    right.axhline(tol, color=BLACK, lw=0.8)
+    right.set(xlabel="evaluations of the gradient", ylabel=r"gap $\log \max_t g_t$, nats", ylim=(tol / 20, 30))
+    left.legend(loc="lower left")
+    right.legend(loc="upper right", fontsize=8)
+    return figure
+
+
+def closing_bounds(panels: dict) -> Figure:
+    """Bounds on the least Lagrangian by step: name -> (upper (K,), lower (K,)), one panel each, the first linear."""
+    figure, axes = canvas(len(panels), width=7.8, height=3.6)
+    for axis, (name, (upper, lower)) in zip(axes, panels.items()):
+        steps = np.arange(1, len(upper) + 1)
+        axis.fill_between(steps, lower, upper, color=SKY, alpha=0.3, lw=0)
+        marker = "o" if len(upper) < 50 else ""
+        axis.plot(steps, upper, color=BLUE, marker=marker, ms=4, label="upper: the gate in hand")
+        axis.plot(steps, lower, color=RED, ls="--", marker=marker, ms=4, label="lower: proved so far")
+        axis.set(xlabel="evaluations of the gradient", title=name, xscale="linear" if marker else "log")
+    for axis in axes[1:]:
+        axis.sharey(axes[0])
+    axes[0].set_ylabel(r"expected loss + $\lambda$ rate")
+    axes[0].legend(loc="lower right")
+    return figure
+
+
+def curve_bands(coarse, curves: dict, rates) -> Figure:
+    """Left: a coarse curve's points and band; right: width of the band by rate (P,), band -> curve."""
+    figure, (left, right) = canvas(2, width=7.8, height=3.8)
+    left.fill_between(rates, coarse.lower(rates), coarse.upper(rates), color=ORANGE, alpha=0.5, lw=0, label="band")
+    left.plot(rates, coarse.upper(rates), color=BLUE, lw=1, label="upper: chords")
+    left.plot(rates, coarse.lower(rates), color=RED, lw=1, ls="--", label="lower: supporting lines")
+    left.plot(coarse.rate, coarse.distortion, "o", color=BLACK, ms=5, label="solved points")
+    left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, None))
+    left.legend()
+    looks = zip((BLUE, GREEN, RED), ("-", "-.", "--"))
+    for (band, curve), (color, style) in zip(curves.items(), looks):
+        width = np.maximum(curve.upper(rates) - curve.lower(rates), 1e-12)
+        label = f"band {band:g}: {len(curve.lam)} points"
+        right.semilogy(rates, width, color=color, ls=style, lw=1, label=label)
+        right.axhline(band, color=color, ls=style, lw=0.8)
+    low, high = min(curves), max(curves)
+    right.set(xlabel="rate, nats", ylabel="width of the band, units of loss", ylim=(low / 50, 20 * high))
+    right.legend(loc="upper right", fontsize=8)
+    return figure
+
+
+def bootstrap_bands(panels: dict, full) -> Figure:
+    """D with its intervals, one panel a sample: name -> CurveBand, and the curve of all inputs over each."""
+    figure, axes = canvas(len(panels), width=7.8, height=3.9)
+    for axis, (name, band) in zip(axes, panels.items()):
+        simultaneous = band.simultaneous_low, band.simultaneous_high
+        axis.fill_between(band.rates, *simultaneous, color=SKY, alpha=0.35, lw=0, label="95%, all rates at once")
+        axis.fill_between(band.rates, band.low, band.high, color=BLUE, alpha=0.35, lw=0, label="95%, each rate")
+        axis.plot(band.rates, band.distortion, color=BLUE, label="$D$ of the 2,000")
+        axis.plot(band.rates, full.upper(band.rates), color=RED, ls="--", label="$D$ of all 10,000")
+        axis.set(xlabel="rate, nats", title=name, ylim=(0, 0.13))
+    axes[0].set_ylabel("expected loss")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def optimism_by_size(sizes, sides: dict) -> Figure:
+    """How far the value is from the truth by inputs fitted to (P,): name -> (fitted (P,), held out (P,))."""
+    figure, axes = canvas(len(sides), width=7.8, height=3.8)
+    for axis, (name, (fitted, held_out)) in zip(axes, sides.items()):
+        axis.semilogx(sizes, held_out, color=RED, marker="s", ls="--", label="held-out inputs")
+        axis.semilogx(sizes, fitted, color=BLUE, marker="o", label="the inputs fitted to")
+        axis.axhline(0, color=BLACK, lw=1.2, label="all 10,000")
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+        axis.minorticks_off()
+        axis.set(xlabel="inputs that the shares are fitted to", title=name)
+    axes[0].set_ylabel("value less that of all 10,000")
+    axes[0].legend()
+    return figure
+
+
+def cost_surface(surface, unit: str) -> Figure:
+    """Loss against rate (left) and against mean cost (right), a line for each exchange rate of an AccuracyRateCost."""
+    figure, (left, right) = canvas(2, width=7.8, height=3.9)
+    looks = zip((BLUE, GREEN, ORANGE, RED), ("-", "-.", ":", "--"), "o^Ds")
+    for m, (color, style, marker) in zip(range(len(surface.loss)), looks):
+        look = {"color": color, "ls": style, "marker": marker, "ms": 4}
+        left.plot(surface.rate[m], surface.loss[m], **look, label=f"{surface.exchange_rates[m]:g} loss per {unit}")
+        right.semilogx(surface.cost[m], surface.loss[m], **look)
+    left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, None))
+    right.set(xlabel=f"mean cost, {unit}", ylabel="expected loss", ylim=(0, None))
+    left.legend(fontsize=8)
+    return figure
+
+
+# --- chapter 9: how sure are we? ---
 
 
 def replicated_curves(alphas, panels) -> Figure:
@@ -536,7 +629,7 @@ def sensitivity_grid(sizes, panels: dict) -> Figure:
     return figure
 
 
-# --- chapter 9: estimators and intervals ---
+# --- chapter 10: estimators and intervals ---
 
 
 def estimator_biases(sizes, panels: dict) -> Figure:
@@ -589,7 +682,7 @@ def interval_in_context(reported, rows: dict) -> Figure:
     return figure
 
 
-# --- chapter 10: other learners ---
+# --- chapter 11: other learners ---
 
 
 RULE_LOOKS = tuple(zip((BLUE, RED, GREEN, BLACK, PINK, ORANGE, SKY, BLACK), "os^Dv*PX"))
@@ -629,7 +722,7 @@ def rules_at_one_size(panels: dict) -> Figure:
     return figure
 
 
-# --- chapter 11: the ladder of bounds ---
+# --- chapter 12: the ladder of bounds ---
 
 
 def bound_ratios(alphas, ratios: dict[str, np.ndarray]) -> Figure:
@@ -672,7 +765,7 @@ def ladder_rungs(ax, multiples) -> list[Artist]:
     return [*bars, *ax.bar_label(bars, [f"{multiple:.2f}" for multiple in multiples], padding=3, fontsize=9)]
 
 
-# --- chapter 12: the audit ---
+# --- chapter 13: the audit ---
 
 
 def ladder_bars(ratios: dict[str, float]) -> Figure:
@@ -683,4 +776,49 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
     ax.axvline(1, color=BLACK, linestyle="--")
     ax.invert_yaxis()
     ax.set_xlabel("bound / gap")
+    return figure
+
+
+# --- the solver's benchmarks ---
+
+
+def benchmark_growth(results: dict) -> Figure:
+    """Seconds for one price against inputs and against experts, from benchmarks/solver.py, with the fitted slopes."""
+    figure, panels = canvas(2, width=7.8, height=3.6)
+    sections = (("growth_inputs", "inputs", "experts"), ("growth_experts", "experts", "inputs"))
+    for axis, (section, size, other), color, marker in zip(panels, sections, (BLUE, RED), "os"):
+        rows, slopes = results[section], {row["axis"]: row for row in results["slopes"]}
+        sizes, seconds = np.array([(row[size], row["seconds"]) for row in rows]).T
+        axis.loglog(sizes, seconds, color=color, marker=marker, label=f"measured, {rows[0][other]:,} {other}")
+        upper, slope = sizes >= slopes[size]["upper_from_size"], slopes[size]["upper_slope"]
+        middle = np.exp(np.log(seconds[upper]).mean() + slope * (np.log(sizes) - np.log(sizes[upper]).mean()))
+        axis.loglog(sizes[upper], 2 * middle[upper], color=BLACK, ls="--", label=f"slope {slope:.2f} (shifted up)")
+        axis.set(xlabel=size, ylabel="seconds", ylim=(None, 6 * seconds.max()))
+        axis.yaxis.set_minor_formatter("")
+        axis.legend(loc="upper left")
+    panels[1].set_xscale("log", base=2)
+    return figure
+
+
+def benchmark_peers(results: dict, least: float = 1e-16, tol: float = 1e-9) -> Figure:
+    """Certified gap against seconds of every tool at one price, a panel a table; open where time ran out."""
+    tools = ["ours", "Blahut-Arimoto", "Blahut-Arimoto, merged rows", "dit", "dit, inner loop", "SLSQP", "L-BFGS-B",
+             "cvxpy + CLARABEL"]  # fmt: skip
+    looks = dict(zip(tools, zip((BLUE, BLACK, ORANGE, PINK, PINK, RED, GREEN, SKY), "*osPXD^v")))
+    names = [row["table"] for row in results["tables"]]
+    seconds = [row["seconds"] for row in results["points"] if row["tool"] in looks]
+    xlim = min(seconds) / 2, max(seconds) * 2
+    figure, panels = canvas(len(names), width=7.8, height=4.2)
+    for name, axis in zip(names, np.atleast_1d(panels)):
+        for row in (row for row in results["points"] if row["table"] == name and row["tool"] in looks):
+            color, marker = looks[row["tool"]]
+            look = dict(color=color, mfc="none" if row["capped"] else color, ms=10 if color == BLUE else 6)
+            axis.plot(row["seconds"], max(row["gap"], least), marker, **look)
+        axis.axhline(tol, color=BLACK, lw=0.8, ls="--")
+        axis.set(xscale="log", yscale="log", xlabel="seconds", xlim=xlim, ylim=(least / 3, 300))
+        axis.set_title(name.replace("x", "×"), fontsize=9)
+        axis.tick_params(labelleft=name == names[0])
+    np.atleast_1d(panels)[0].set_ylabel("certified gap, nats")
+    handles = [Line2D([], [], color=color, marker=marker, ls="", label=tool) for tool, (color, marker) in looks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure

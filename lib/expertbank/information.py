@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import elementwise
-from scipy.special import entr, ndtri, rel_entr
+import scipy
 
 from expertbank._checks import ABOVE_0, BELOW_1, as_count, as_distribution, as_gate, as_interval, as_number, as_weights
 
@@ -16,20 +15,24 @@ def entropy(p, axis: int = -1):
 
     Raises ValueError for entries that are negative, not finite, or do not sum to 1.
     """
-    return entr(as_distribution(p, "p", axis)).sum(axis=axis)
+    return scipy.special.entr(as_distribution(p, "p", axis)).sum(axis=axis)
 
 
 def binary_entropy(p):
     """h(p) = -p log p - (1-p) log(1-p) in nats, elementwise for p in [0, 1]."""
     p = as_interval(p, "p", 0, 1)
-    return np.minimum(entr(p) + entr(1 - p), np.log(2))  # rounding may exceed the maximum
+    return np.minimum(scipy.special.entr(p) + scipy.special.entr(1 - p), np.log(2))  # rounding may exceed the maximum
 
 
 def binary_entropy_inverse(h):
     """The p in [0, 1/2] with binary_entropy(p) = h, elementwise for h in [0, log 2] nats."""
     h = as_interval(h, "h", 0, np.log(2), allowed="[0, log 2]")
     # 1 - 2p is the unknown: near p = 1/2 the entropy is flat and p itself would lose half its digits
-    roots = elementwise.find_root(lambda u, h: entr((1 - u) / 2) + entr((1 + u) / 2) - h, (0.0, 1.0), args=(h,))
+    from scipy.optimize import elementwise  # loaded where it is used
+
+    roots = elementwise.find_root(
+        lambda u, h: scipy.special.entr((1 - u) / 2) + scipy.special.entr((1 + u) / 2) - h, (0.0, 1.0), args=(h,)
+    )
     return np.where(h >= np.log(2), 0.5, (1 - roots.x) / 2)[()]
 
 
@@ -38,7 +41,7 @@ def kl_divergence(p, q, axis: int = -1):
     p, q = as_distribution(p, "p", axis), as_distribution(q, "q", axis)
     if p.shape[axis] != q.shape[axis]:
         raise ValueError(f"q has {q.shape[axis]} outcomes, p has {p.shape[axis]}; they must be the same")
-    return rel_entr(p, q).sum(axis=axis)
+    return scipy.special.rel_entr(p, q).sum(axis=axis)
 
 
 def mutual_information(channel, input_dist=None) -> float:
@@ -50,7 +53,7 @@ def mutual_information(channel, input_dist=None) -> float:
     input_dist = as_weights(input_dist, len(channel), "input_dist")
     # an output that only inputs of weight 0 produce has mass 0 in the mixture, where 0 times inf would be nan
     mixture = np.maximum(input_dist @ channel, np.finfo(float).tiny)
-    return max(0.0, float(input_dist @ rel_entr(channel, mixture).sum(axis=1)))
+    return max(0.0, float(input_dist @ scipy.special.rel_entr(channel, mixture).sum(axis=1)))
 
 
 def gating_rate(gate, weights=None) -> float:
@@ -86,13 +89,13 @@ def algorithmic_information(posteriors, confidence: float = 0.95) -> Algorithmic
     confidence = _as_confidence(confidence)
     mean = q.mean(axis=0)
     seen = mean > 0
-    divergences = rel_entr(q, mean).sum(axis=1)
-    conditional = float(entr(q).sum(axis=1).mean())
+    divergences = scipy.special.rel_entr(q, mean).sum(axis=1)
+    conditional = float(scipy.special.entr(q).sum(axis=1).mean())
     information = max(0.0, float(divergences.mean()))
     n = len(q)
     bias = -float((q[:, seen].var(axis=0) / mean[seen]).sum()) / (2 * n)
     error = float(divergences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
-    reach = float(ndtri((1 + confidence) / 2)) * error
+    reach = float(scipy.special.ndtri((1 + confidence) / 2)) * error
     interval = (information - bias - reach, information - bias + reach)
     return AlgorithmicInformation(information + conditional, conditional, information, bias, error, interval)
 
@@ -101,15 +104,13 @@ def bootstrap_interval(
     posteriors, confidence: float = 0.95, n_resamples: int = 2000, rng=0, method: str = "percentile"
 ) -> tuple[float, float]:
     """Bootstrap interval of I(S;W) over datasets, posteriors (M, R): `"percentile"`, as P2 reports, or `"BCa"`."""
-    from scipy.stats import bootstrap  # half a second to import, needed here alone
-
     q = as_gate(posteriors, "posteriors")
     confidence, n_resamples = _as_confidence(confidence), as_count(n_resamples, "n_resamples")
     if method not in ("percentile", "BCa"):
         raise ValueError(f"method is {method!r}; allowed are 'percentile' and 'BCa'")
     if len(q) < 2:
         raise ValueError(f"posteriors has shape {q.shape}; a bootstrap needs at least two datasets")
-    entropies = entr(q).sum(axis=1)
+    entropies = scipy.special.entr(q).sum(axis=1)
 
     def information(index, axis):
         index = np.moveaxis(index, axis, -1).astype(int)
@@ -117,10 +118,10 @@ def bootstrap_interval(
         flat = index.reshape(-1, index.shape[-1])
         cells = flat + len(q) * np.arange(len(flat))[:, None]
         counts = np.bincount(cells.ravel(), minlength=len(flat) * len(q)).reshape(len(flat), len(q))
-        values = (entr(counts @ q / index.shape[-1]).sum(axis=1)) - counts @ entropies / index.shape[-1]
+        values = (scipy.special.entr(counts @ q / index.shape[-1]).sum(axis=1)) - counts @ entropies / index.shape[-1]
         return values.reshape(index.shape[:-1])
 
-    result = bootstrap(
+    result = scipy.stats.bootstrap(
         (np.arange(len(q)),), information, vectorized=True, method=method,
         confidence_level=confidence, n_resamples=n_resamples, batch=max(1, 10_000_000 // len(q)), rng=rng,
     )  # fmt: skip
@@ -139,8 +140,8 @@ def information_estimates(posteriors) -> dict[str, float]:
     if n < 2:
         raise ValueError(f"posteriors has shape {q.shape}; the jackknife needs at least two datasets")
     without = (n * q.mean(axis=0) - q).clip(min=0) / (n - 1)
-    entropies = entr(q).sum(axis=1)
-    left_out = entr(without).sum(axis=1) - (entropies.sum() - entropies) / (n - 1)
+    entropies = scipy.special.entr(q).sum(axis=1)
+    left_out = scipy.special.entr(without).sum(axis=1) - (entropies.sum() - entropies) / (n - 1)
     return {
         "plug-in": found.information,
         "Miller-Madow": found.information + miller_madow_bias(q.shape[1], n),

@@ -7,14 +7,15 @@ from functools import cached_property
 from itertools import combinations_with_replacement
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.special import gammaln, softmax, xlogy
+import scipy
 
 from expertbank._checks import BELOW_INF, as_count, as_losses, as_number, as_risks, as_weights
 from expertbank.information import AlgorithmicInformation, algorithmic_information
 
 # draws held at once by `empirical_risks`: a few dozen megabytes, whatever the number of datasets
 DRAWS_PER_CHUNK = 1_000_000
+# numbers of a table whose keys are computed at once
+NUMBERS_PER_CHUNK = 1 << 20
 
 
 def alpha_mixture(risks, alpha: float) -> np.ndarray:
@@ -58,7 +59,7 @@ def gibbs_posterior(risks, inverse_temperature: float) -> np.ndarray:
     beta = as_number(inverse_temperature, "inverse_temperature", 0, BELOW_INF, allowed)
     risks = as_risks(risks)
     with np.errstate(over="ignore"):  # only the excess is multiplied: the best stays at 0, others may reach -inf
-        return softmax(-beta * (risks - risks.min(axis=-1, keepdims=True)), axis=-1)
+        return scipy.special.softmax(-beta * (risks - risks.min(axis=-1, keepdims=True)), axis=-1)
 
 
 def merge_rows(table: np.ndarray, weights: np.ndarray | None = None):
@@ -66,13 +67,30 @@ def merge_rows(table: np.ndarray, weights: np.ndarray | None = None):
 
     0-1 losses have few distinct rows, and everything in this library depends on a table only through them.
     """
-    table = np.ascontiguousarray(table)
-    # rows compared as raw bytes: one sort of N keys instead of one per column (-0.0 is made 0.0 first)
-    keys = (table + table.dtype.type(0) if table.dtype.kind == "f" else table).view(
-        np.dtype((np.void, table.dtype.itemsize * table.shape[1]))
-    )
-    _, first, inverse = np.unique(keys.ravel(), return_index=True, return_inverse=True)
-    return table[first], np.bincount(inverse, weights, len(first)), inverse
+    chunk = max(1, NUMBERS_PER_CHUNK // table.shape[1])
+    chunks = [table[start : start + chunk] for start in range(0, len(table), chunk)]
+    # one sort of N keys instead of one per column; equal rows have equal keys
+    keys = np.concatenate([_row_keys(part) for part in chunks])
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) == len(table):
+        return table, np.ones(len(table), int) if weights is None else weights, np.arange(len(table))
+    rows = table[first]
+    rows_of_chunks = np.split(inverse, range(chunk, len(table), chunk))
+    if not all((rows[of] == part).all() for part, of in zip(chunks, rows_of_chunks)):  # two rows, one key: one in 1e10
+        rows, inverse = np.unique(table, axis=0, return_inverse=True)
+    return rows, np.bincount(inverse, weights, len(rows)), inverse
+
+
+def _row_keys(rows: np.ndarray) -> np.ndarray:
+    """A 64-bit key for each row: its bytes as words, each mixed and times its own odd number."""
+    rows = np.ascontiguousarray(rows + rows.dtype.type(0) if rows.dtype.kind == "f" else rows)  # -0.0 is made 0.0
+    content = rows.view(np.uint8)
+    padded = np.zeros((len(rows), -(-content.shape[1] // 8) * 8), np.uint8)
+    padded[:, : content.shape[1]] = content
+    words = padded.view(np.uint64)
+    words ^= words >> np.uint64(32)  # the low half must see the high half: products carry upwards only
+    odd = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return (words * odd).sum(axis=1)
 
 
 def empirical_risks(losses, sample_size: int, n_datasets: int, rng: np.random.Generator | int) -> np.ndarray:
@@ -90,7 +108,7 @@ def empirical_risks(losses, sample_size: int, n_datasets: int, rng: np.random.Ge
     for start in range(0, n_datasets, chunk):
         size = min(chunk, n_datasets - start)
         drawn = row_of[rng.integers(len(losses), size=size * sample_size, dtype=np.int32)]
-        counts = csr_array(
+        counts = scipy.sparse.csr_array(
             (np.ones(len(drawn)), drawn, np.arange(size + 1, dtype=np.int32) * sample_size), (size, len(rows))
         )
         risks[start : start + size] = (counts @ rows) / sample_size
@@ -208,8 +226,8 @@ def enumerate_datasets(losses, sample_size: int, weights=None):
     weights = as_weights(weights, len(losses))
     multisets = list(combinations_with_replacement(range(len(losses)), sample_size))
     counts = np.array([np.bincount(s, minlength=len(losses)) for s in multisets])
-    log_weights = xlogy(counts, weights).sum(axis=1)
-    log_orders = gammaln(sample_size + 1) - gammaln(counts + 1).sum(axis=1)
+    log_weights = scipy.special.xlogy(counts, weights).sum(axis=1)
+    log_orders = scipy.special.gammaln(sample_size + 1) - scipy.special.gammaln(counts + 1).sum(axis=1)
     return np.exp(log_orders + log_weights), counts @ losses / sample_size
 
 

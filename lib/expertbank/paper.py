@@ -160,7 +160,7 @@ class Evidence:
     @cached_property
     def curve(self) -> RateDistortion:
         """P2 section V: 2,000 test images, lambda from 10 to 1e-3."""
-        return rate_distortion_curve(self.bank.losses("test")[:2000], np.geomspace(10, 1e-3, 10), tol=1e-6)
+        return rate_distortion_curve(self.bank.losses("test")[:2000], np.geomspace(10, 1e-3, 10))
 
     @cached_property
     def mixtures(self) -> list[Selection]:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import softmax, xlogy
-from scipy.stats import binom
+import scipy
 
 from expertbank._checks import as_count, as_interval, as_losses
 from expertbank.bounds import xu_raginsky_bound
@@ -28,7 +26,7 @@ class MixtureOfExperts:
 
     def gate(self, x: np.ndarray) -> np.ndarray:
         """p(t|x), (N, n_experts), for features x (N, dimension)."""
-        return softmax(x @ self.gates.T, axis=1)
+        return scipy.special.softmax(x @ self.gates.T, axis=1)
 
     def votes(self, x: np.ndarray) -> np.ndarray:
         """The label in {0, 1} that each expert gives, (N, n_experts)."""
@@ -64,7 +62,7 @@ def moe_bank_losses(
         block = slice(start, start + INPUTS_PER_BLOCK)
         shape = (-1, n_candidates, n_experts)
         wrong = (x[block] @ experts.T > 0).reshape(shape) != y[block, None, None]
-        losses[block] = (softmax((x[block] @ gates.T).reshape(shape), axis=2) * wrong).sum(axis=2)
+        losses[block] = (scipy.special.softmax((x[block] @ gates.T).reshape(shape), axis=2) * wrong).sum(axis=2)
     return losses
 
 
@@ -189,7 +187,7 @@ def bsc_posteriors(candidates, flips, sample_size: int, inverse_temperature: flo
     """
     candidates = _crossovers(candidates)
     flips = as_interval(flips, "flips", 0, sample_size)[..., None]
-    surprise = -xlogy(flips, candidates) - xlogy(sample_size - flips, 1 - candidates)
+    surprise = -scipy.special.xlogy(flips, candidates) - scipy.special.xlogy(sample_size - flips, 1 - candidates)
     return gibbs_posterior(surprise, inverse_temperature)
 
 
@@ -245,7 +243,7 @@ def bsc_threshold(candidates, crossover: float, sample_size: int, sigma: float =
     last = above[-1]
     if last == len(grid) - 1:
         return float("inf")
-    return float(np.exp(brentq(margin, grid[last], grid[last + 1], xtol=1e-3)))
+    return float(np.exp(scipy.optimize.brentq(margin, grid[last], grid[last + 1], xtol=1e-3)))
 
 
 def bsc_label_gap(candidates, crossover: float, sample_size: int, inverse_temperature: float) -> float:
@@ -263,7 +261,7 @@ def bsc_label_gap(candidates, crossover: float, sample_size: int, inverse_temper
 def _exact_posteriors(candidates, crossover, sample_size, inverse_temperature):
     """Probabilities (K,), numbers (K,) and tempered posteriors (K, J) of the flips, but for a mass below rounding."""
     flips = np.arange(sample_size + 1)
-    weights = binom.pmf(flips, sample_size, crossover)
+    weights = scipy.stats.binom.pmf(flips, sample_size, crossover)
     possible = weights > 1e-30
     flips, weights = flips[possible], weights[possible]
     return weights, flips, bsc_posteriors(candidates, flips, sample_size, inverse_temperature)
