@@ -3,12 +3,14 @@
 import csv
 import io
 
+import dask.array as da
 import numpy as np
 import pytest
 
 from expertbank.bank import REPOSITORY
 from expertbank.channels import bsc_distortion_rate
 from expertbank.cli import main
+from expertbank.rate_distortion import critical_lambda, rate_distortion_curve
 
 HAMMING = 1 - np.eye(2)
 
@@ -32,6 +34,30 @@ def test_curve_of_a_users_table_follows_the_closed_form(capsys, tmp_path, suffix
     for row in rows:
         expected = bsc_distortion_rate(float(row["rate_nats"]))
         assert float(row["distortion"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_curve_streams_and_takes_a_band_or_a_method(capsys, tmp_path):
+    losses, path = np.random.default_rng(0).random((40, 4)), tmp_path / "losses.npy"
+    np.save(path, losses)
+    zarr = tmp_path / "losses.zarr"
+    da.from_array(losses, chunks=(15, -1)).to_zarr(zarr)
+
+    def points(*arguments):
+        code, out, _ = run(capsys, "curve", *arguments)
+        assert code == 0
+        lines = [line for line in out.splitlines() if not line.startswith("#")]
+        return out.splitlines()[0], np.array([[float(x) for x in row.values()] for row in csv.DictReader(lines)])
+
+    critical, banded = points(path, "--band", 1e-3)
+    assert critical == f"# critical lambda {critical_lambda(losses):.6g}"
+    curve = rate_distortion_curve(losses, band=1e-3)
+    np.testing.assert_allclose(banded[:, 1:3].T, [curve.rate, curve.distortion], atol=1e-7)
+    there, priced = points(path, "--lam", 0.05, 0.2)
+    assert there == critical
+    for other in ([path, "--stream"], [zarr], [path, "--method", "blahut-arimoto"]):
+        again, same = points(*other, "--lam", 0.05, 0.2)
+        assert again == critical
+        np.testing.assert_allclose(same[:, :3], priced[:, :3], atol=1e-5 if "--method" in other else 1e-7)
 
 
 def test_rate_of_a_gate(capsys, tmp_path):
