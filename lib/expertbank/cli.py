@@ -20,6 +20,7 @@ from expertbank.information import gating_rate
 from expertbank.learners import simulate
 from expertbank.paper import Evidence, bank_summary, reproduce
 from expertbank.rate_distortion import METHODS, critical_lambda, rate_distortion_curve
+from expertbank.solver import table_of
 from expertbank.tables import open_table
 
 
@@ -110,9 +111,9 @@ def _simulate(options) -> None:
 
 def _curve(options) -> None:
     stream = options.stream or Path(options.losses).suffix in (".zarr", ".parquet")
-    losses = open_table(options.losses) if stream else read_table(options.losses)
-    curve = rate_distortion_curve(losses, options.lam, tol=options.tol, band=options.band, method=options.method)
-    print(f"# critical lambda {critical_lambda(losses):.6g}")
+    table = table_of(open_table(options.losses) if stream else read_table(options.losses))
+    curve = rate_distortion_curve(table, options.lam, tol=options.tol, band=options.band, method=options.method)
+    print(f"# critical lambda {critical_lambda(table):.6g}")
     print("lambda,rate_nats,distortion,certificate")
     for lam, rate, distortion, gap in zip(curve.lam, curve.rate, curve.distortion, curve.certificate, strict=True):
         print(f"{lam:.6g},{rate:.8g},{distortion:.8g},{gap:.2g}")

@@ -180,6 +180,7 @@ def _routing(losses, point, cost):
 
 
 def _table(losses, weights, cost) -> Table:
+    """What is asked several questions is prepared once, by `table_of`, and given in place of the losses."""
     if isinstance(losses, Table):
         return losses
     return table_of(losses, weights, cost)
@@ -225,7 +226,7 @@ def _challenge(table: Table, t: int, gain: float, most: float, mean: float, size
 def _alone(table: Table, lam: float) -> RateDistortion:
     """The best single expert for all inputs."""
     share = np.eye(table.n_experts)[table.best]
-    return RateDistortion(0.0, table.floor + float(table.means[table.best]), lam, share, 0.0, 0)
+    return RateDistortion(0.0, table.ceiling, lam, share, 0.0, 0)
 
 
 @quietly
@@ -287,7 +288,7 @@ def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDist
 
 def _curve(table: Table, points: list[RateDistortion]) -> RateDistortionCurve:
     fields = (np.array([getattr(point, name) for point in points]) for name in RateDistortion.__dataclass_fields__)
-    return RateDistortionCurve(*fields, ceiling=table.floor + float(table.means[table.best]), floor=table.floor)
+    return RateDistortionCurve(*fields, ceiling=table.ceiling, floor=table.floor)
 
 
 def _hull(x, y):
@@ -308,8 +309,10 @@ def _turn(a, b, c) -> float:
 
 def _warned(points, tol: float):
     """The points themselves, after a warning where one of them is not certified to `tol`."""
-    worst = max(points if isinstance(points, list) else [points], key=lambda point: point.certificate)
-    if worst.certificate > tol:
+    listed = points if isinstance(points, list) else [points]
+    missed = [point for point in listed if not point.certificate <= tol]  # NaN would be one of them
+    if missed:
+        worst = max(missed, key=lambda point: point.certificate)
         message = (
             f"lam = {worst.lam:.6g}: certificate {worst.certificate:.3g} above tol = {tol:.3g} "
             f"after {worst.iterations} iterations"

@@ -25,7 +25,7 @@ BLOCK = 1 << 18
 # numbers below which a product with a transpose is faster as a general one
 SMALL = 100_000
 # rows by which a table is judged
-SAMPLE = 2_000
+SAMPLE = 1_000
 MAX_NEWTON = 300
 MAX_EM = 1_000_000
 # f is a sum of many rounded terms: smaller differences mean nothing
@@ -147,13 +147,14 @@ class Table:
         self._summarise(floor)
 
     def _summarise(self, floor):
-        """Mean least loss, mean excess of each expert, and the best single expert."""
+        """Mean least loss, mean excess of each expert, and the best single expert with its loss."""
         floors, means, spreads = self.each("summary")
         self.floor, self.means, self.spread = floor + float(total(floors)), total(means), float(max(spreads))
         if not (np.isfinite(self.floor) and np.isfinite(self.means).all()):
             raise ValueError("losses hold NaN or infinity; all entries must be finite")
         # a tie goes to the smallest index and must not be decided by rounding
         self.best = int(np.argmax(self.means <= self.means.min() * (1 + 1e-12)))
+        self.ceiling = self.floor + float(self.means[self.best])
 
     @property
     def n_experts(self) -> int:
@@ -288,8 +289,10 @@ def _merged(losses, weights, cost) -> Table:
 
 def _repeats(losses) -> bool:
     """Whether merging may pay: rows of real numbers hardly ever repeat, and a sample tells without a copy of all."""
-    sample = losses[:: max(1, len(losses) // SAMPLE)].astype(float)
-    return len(losses) <= 4 * SAMPLE or len(merge_rows(sample - sample.min(axis=1)[:, None])[0]) <= 0.9 * len(sample)
+    if len(losses) <= SAMPLE:
+        return True
+    sample = losses[:: len(losses) // SAMPLE].astype(float)
+    return len(merge_rows(sample - sample.min(axis=1)[:, None])[0]) <= 0.9 * len(sample)
 
 
 def _parts(losses, weights):
@@ -320,28 +323,32 @@ def maximise(table: Table, start: np.ndarray, tol: float):
     f, g, largest = table.evaluate(x)
     if not largest <= 2:  # at the optimum w / z is at most 1
         x = (x + 1 / n) / 2
-        f, g, largest = table.evaluate(x)
-    for step in range(MAX_NEWTON):
-        top = g.max()
-        if top <= 1 or math.log(top) <= tol:
-            break
-        if top > 2 and not newton and step < 10:
+        f, g, _ = table.evaluate(x)
+    for step in range(MAX_NEWTON + 1):
+        gap = _gap(g)
+        if gap <= tol or step == MAX_NEWTON:
+            return x, f, g, gap, step
+        if gap > math.log(2) and not newton and step < 10:
             x, f, g = _em_step(table, x, g)
         else:
             newton = True
             x, f, g = _search(table, x, f, g, _model_optimum(table, x, g))
-    return x, f, g, max(0.0, math.log(g.max())), step
 
 
 def expectation_maximisation(table: Table, start: np.ndarray, tol: float):
     """Blahut-Arimoto: the same as `maximise`, by EM steps alone."""
     x = start
+    f, g, _ = table.evaluate(x)
     for step in range(MAX_EM + 1):
-        f, g, _ = table.evaluate(x)
-        certificate = max(0.0, math.log(g.max()))
-        if certificate <= tol or step == MAX_EM:
-            return x, f, g, certificate, step
-        x = x * g
+        gap = _gap(g)
+        if gap <= tol or step == MAX_EM:
+            return x, f, g, gap, step
+        x, f, g = _em_step(table, x, g)
+
+
+def _gap(g) -> float:
+    """The certificate log max_t g_t; rounding may take the largest g_t below 1."""
+    return max(math.log(g.max()), 0.0)
 
 
 def _em_step(table, x, g):

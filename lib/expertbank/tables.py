@@ -23,34 +23,46 @@ def open_table(path, chunk_rows: int | None = None):
     path = Path(path).absolute()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    if path.suffix == ".parquet":
-        import dask.dataframe as dd
-
-        return dd.read_parquet(path).to_dask_array(lengths=True)
-    if path.suffix not in (".npy", ".zarr"):
+    if path.suffix not in READERS:
         raise ValueError(f"{path.name} has suffix {path.suffix!r}; allowed are .npy, .zarr and .parquet")
+    return READERS[path.suffix](path, None if chunk_rows is None else as_count(chunk_rows, "chunk_rows"))
+
+
+def _open_npy(path: Path, chunk_rows: int | None):
+    import dask
     import dask.array as da
 
-    table = da.from_zarr(path) if path.suffix == ".zarr" else None
-    shape, dtype = (table.shape, table.dtype) if table is not None else _header(path)
+    table = np.load(path, mmap_mode="r", allow_pickle=False)
+    n_inputs, n_experts = _two_dimensions(path, table.shape)
+    chunk_rows = chunk_rows or max(1, NUMBERS_PER_CHUNK // n_experts)
+    bounds = [(start, min(start + chunk_rows, n_inputs)) for start in range(0, n_inputs, chunk_rows)]
+    read = dask.delayed(_rows, pure=True)
+    return da.concatenate(
+        [da.from_delayed(read(path, *ends), (ends[1] - ends[0], n_experts), table.dtype) for ends in bounds]
+    )
+
+
+def _open_zarr(path: Path, chunk_rows: int | None):
+    import dask.array as da
+
+    table = da.from_zarr(path)
+    _two_dimensions(path, table.shape)
+    return table.rechunk((chunk_rows or table.chunks[0], -1))
+
+
+def _open_parquet(path: Path, chunk_rows: int | None):
+    import dask.dataframe as dd
+
+    return dd.read_parquet(path).to_dask_array(lengths=True)
+
+
+READERS = {".npy": _open_npy, ".zarr": _open_zarr, ".parquet": _open_parquet}
+
+
+def _two_dimensions(path: Path, shape) -> tuple[int, int]:
     if len(shape) != 2:
         raise ValueError(f"{path.name} has shape {shape}; allowed is (N, R): inputs by experts")
-    if chunk_rows is not None or table is None:
-        rows = max(1, NUMBERS_PER_CHUNK // shape[1]) if chunk_rows is None else as_count(chunk_rows, "chunk_rows")
-        starts = range(0, shape[0], rows)
-    if table is not None:
-        return table.rechunk((table.chunks[0] if chunk_rows is None else rows, -1))
-    import dask
-
-    read = dask.delayed(_rows, pure=True)
-    lengths = [min(rows, shape[0] - start) for start in starts]
-    parts = [read(path, start, start + n) for start, n in zip(starts, lengths)]
-    return da.concatenate([da.from_delayed(part, (n, shape[1]), dtype) for part, n in zip(parts, lengths)])
-
-
-def _header(path: Path):
-    table = np.load(path, mmap_mode="r", allow_pickle=False)
-    return table.shape, table.dtype
+    return shape
 
 
 def _rows(path: Path, start: int, stop: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def _explorer(scene: Callable, dials: dict[str, Dial], alt: str, live: bool | No
 def _framed(scene, dials, alt) -> ipywidgets.VBox:
     framed = {name: dial for name, dial in dials.items() if dial.frames}
     sliders = {name: _choice(dial) for name, dial in framed.items()}
-    (first, inner), *rest = framed.items()
+    (first, inner), *second = framed.items()
     easel, plain = _Easel(scene, alt), ipywidgets.HTML()
     shared = {"style": plain.style, "layout": plain.layout}  # one of each frame's own would be half of the state
 
@@ -66,9 +66,11 @@ def _framed(scene, dials, alt) -> ipywidgets.VBox:
         frames = [ipywidgets.HTML(paint(value), **shared) for value in inner.frames]
         return _stack(sliders[first], frames)
 
-    pictures = row() if not rest else None
-    for name, outer in rest:
+    if second:
+        ((name, outer),) = second
         pictures = _stack(sliders[name], [row(**{name: value}) for value in outer.frames])
+    else:
+        pictures = row()
     return ipywidgets.VBox([*sliders.values(), pictures.add_class("explorer-frames")])
 
 
@@ -164,7 +166,20 @@ def _slider(dial: Dial) -> ipywidgets.Widget:
 # labels wide enough to read, on a phone too
 WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "32em", "max_width": "100%"}}
 ALPHAS = [i / 10 for i in range(11)]
-SIZES = [16, 32, 64, 128, 256, 512, 1024]
+MIXTURE = {
+    "alpha": Dial("alpha", 0.7, ALPHAS, (0.0, 1.0, 0.01)),
+    "sample_size": Dial("sample size m", 256, [16, 32, 64, 128, 256, 512, 1024], (8, 1024, 1)),
+}
+
+
+def _bounds(information: float, sample_size: int) -> dict[str, float]:
+    """Theorem 1's bound by name of sigma."""
+    sigmas = {"σ = 1": 1, "σ = 1/2": 0.5}
+    return {name: float(xu_raginsky_bound(information, sample_size, sigma)) for name, sigma in sigmas.items()}
+
+
+def _read(bounds: dict[str, float]) -> str:
+    return ", ".join(f"{value:.4f} with {name}" for name, value in bounds.items())
 
 
 # --- chapter 4: the alpha-mixture ---
@@ -182,14 +197,14 @@ def explore_alpha_mixture(pool, test, n_datasets: int = 500, live: bool | None =
         def move(alpha):
             at = int(np.abs(fine.alphas - alpha).argmin())
             information, gap = fine.information[at], fine.gap[at]
-            bounds = [float(xu_raginsky_bound(information, sample_size, sigma)) for sigma in (1, 0.5)]
+            bounds = _bounds(information, sample_size)
             numbers = {
                 "I(S;W) =": f"{information:.3f} nats",
                 "gap": f"{gap:.4f} ± {fine.gap_error[at]:.4f}",
                 "on the separate test set": f"{fine.test_gap[at]:.4f}",
-                "bound": f"{bounds[0]:.4f} with σ = 1, {bounds[1]:.4f} with σ = 1/2",
+                "bound": _read(bounds),
             }
-            return figures.pointer(figure.axes[0], information, gap, bounds), numbers
+            return figures.pointer(figure.axes[0], information, gap, list(bounds.values())), numbers
 
         return figure, move
 
@@ -197,12 +212,8 @@ def explore_alpha_mixture(pool, test, n_datasets: int = 500, live: bool | None =
         "Generalisation gap against I(S;W): the alpha-mixture as dots, two bounds as curves above them. A ring marks "
         "the chosen alpha, and a line rises from it to the bounds."
     )
-    dials = {
-        "alpha": Dial("alpha", 0.7, ALPHAS, (0.0, 1.0, 0.01)),
-        "sample_size": Dial("sample size m", 256, SIZES, (8, 1024, 1)),
-        "candidates": Dial("candidates", n_candidates, live=(2, n_candidates, 1)),
-    }
-    return _explorer(scene, dials, alt, live)
+    candidates = Dial("candidates", n_candidates, live=(2, n_candidates, 1))
+    return _explorer(scene, {**MIXTURE, "candidates": candidates}, alt, live)
 
 
 # --- chapter 5: the binary symmetric channel ---
@@ -260,9 +271,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
             return {name: select(risks, posteriors, population, 1) for name, population in populations.items()}
 
         def bounds(alpha):
-            information = runs(alpha)["the pool itself"].information
-            return {name: float(xu_raginsky_bound(information, sample_size, sigma))
-                    for name, sigma in (("σ = 1", 1), ("σ = 1/2", 0.5))}  # fmt: skip
+            return _bounds(runs(alpha)["the pool itself"].information, sample_size)
 
         ends = [run.gaps for alpha in (0.0, 1.0) for run in runs(alpha).values()]
         reach = 1.05 * max(bounds(1.0)["σ = 1"], *(np.abs(gaps).max() for gaps in ends))
@@ -273,7 +282,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
             numbers = {"I(S;W) =": f"{found['the pool itself'].information:.3f} nats"}
             for name, run in found.items():
                 numbers[f"mean gap, population = {name}:"] = f"{run.gap:+.4f} ± {run.gap_error:.4f}"
-            numbers["bound"] = ", ".join(f"{value:.4f} with {name}" for name, value in limits.items())
+            numbers["bound"] = _read(limits)
             gaps = [run.gaps for run in found.values()]
             return figures.gap_bars(figure.axes[0], gaps, bins, limits.values()), numbers
 
@@ -283,11 +292,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
         "Histograms of the gap over single runs, filled for the pool as population and outlined for the test split, "
         "with vertical lines at plus and minus the two bounds."
     )
-    dials = {
-        "alpha": Dial("alpha", 0.7, ALPHAS, (0.0, 1.0, 0.01)),
-        "sample_size": Dial("sample size m", 256, SIZES, (8, 1024, 1)),
-    }
-    return _explorer(scene, dials, alt, live)
+    return _explorer(scene, MIXTURE, alt, live)
 
 
 # --- chapter 7: Blahut-Arimoto curves ---
@@ -305,7 +310,7 @@ def explore_blahut_arimoto(curve: RateDistortion, losses, live: bool | None = No
             if np.isclose(curve.lam[near], lam):
                 point = RateDistortion(*(getattr(curve, name)[near] for name in RateDistortion.__dataclass_fields__))
             else:
-                point = rate_distortion(losses, lam, tol=1e-6)
+                point = rate_distortion(losses, lam)
             numbers = {
                 "λ =": f"{lam:.3g}",
                 "rate": f"{point.rate:.4f} nats",
