@@ -9,7 +9,7 @@ NODE := 24.19.0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: book test references bank family batch-sizes report benchmark lock clean lab serve pdf epub linkcheck
+.PHONY: book test references bank specialists family gates batch-sizes report benchmark lock clean lab serve pdf epub linkcheck
 
 book: $(READY) $(NPM)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
@@ -31,6 +31,12 @@ bank: $(READY)  ## train the MNIST bank anew into build/banks/mnist (needs MNIST
 
 family: $(READY)  ## train the replicated banks and the sensitivity grid anew into build/banks/family (resumes)
 	expertbank train family --download --out build/banks/family
+
+specialists: $(READY)  ## train the bank of specialists anew into build/banks/specialists (resumes)
+	expertbank train specialists --download --out build/banks/specialists
+
+gates: $(READY)  ## train the sweep of gates on both banks anew into build/gates (resumes)
+	expertbank train gates --download --out build/gates
 
 batch-sizes: $(READY)  ## train a bank at each common batch size and measure which matches the paper
 	for b in 32 50 64 80 100 128; do \

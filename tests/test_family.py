@@ -153,7 +153,7 @@ def test_train_family_passes_on_what_it_is_told(torch, tmp_path, monkeypatch):
 
 def test_the_familys_recipes_are_not_up_to_the_caller(torch, capsys):
     assert cli.main(["train", "family", "--seed", "3"]) == 2
-    assert "['seed'] is for `train mnist` alone" in capsys.readouterr().err
+    assert "['seed'] is for a single bank alone" in capsys.readouterr().err
 
 
 def test_kinds_that_do_not_ship_are_refused():

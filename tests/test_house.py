@@ -21,10 +21,13 @@ LAYERS = [
     {"rate_distortion", "tables"},
     {"uncertainty"},
     {"synthetic"},
-    {"bank"},
+    {"bank", "distortions"},
+    {"gates"},
     {"paper"},
     {"figures", "training.datasets"},
-    {"widgets", "cli", "training.experts"},
+    {"training.experts"},
+    {"training.gates"},
+    {"widgets", "cli"},
 ]
 
 
@@ -46,8 +49,7 @@ def test_imports_run_one_way(path):
     for module in imports_of(path):
         if module.startswith("expertbank."):
             imported, own = module.removeprefix("expertbank."), name_of(path)
-            # the command line reaches the trainer only from inside the commands that train
-            assert level[imported] < level[own] or (own, imported) == ("cli", "training.experts")
+            assert level[imported] < level[own]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -82,7 +84,7 @@ def code_lines(path):
 
 
 def test_the_library_stays_small():
-    assert sum(map(code_lines, MODULES)) <= 3200
+    assert sum(map(code_lines, MODULES)) <= 4000
 
 
 def test_no_pickle_anywhere():

@@ -1,10 +1,14 @@
 """Explorers: frames that need no kernel, and the same picture computed live for any value."""
 
+import re
+
 import ipywidgets
 import numpy as np
 import pytest
 
-from expertbank.widgets import explore_bsc
+from expertbank import load_bank
+from expertbank.gates import load_gates
+from expertbank.widgets import explore_bsc, explore_gates
 
 NINE = np.linspace(0.05, 0.45, 9)
 
@@ -38,6 +42,16 @@ def test_a_build_without_kernel_asks_for_frames(monkeypatch):
     assert isinstance(explore_bsc(NINE).children[-1], ipywidgets.Stack)
     monkeypatch.delenv("EXPERTBANK_FRAMES")
     assert isinstance(explore_bsc(NINE).children[-1], ipywidgets.HTML)
+
+
+def test_no_frame_of_the_gates_lies_below_the_curve():
+    *sliders, pictures = explore_gates(load_gates(), load_bank("specialists"), 500, live=False).children
+    (slider,) = sliders
+    assert len(slider.options) == len(pictures.children) == 24
+    read = [re.search(r"rate <b>(.*) nats</b>; loss <b>(.*)</b>; D at this rate <b>(.*)</b>; l", frame.value).groups()
+            for frame in pictures.children]  # fmt: skip
+    rates, losses, frontier = np.array(read, dtype=float).T
+    assert (losses >= frontier - 2e-4).all() and (np.diff(rates) <= 1e-3).all()
 
 
 @pytest.fixture(autouse=True)

@@ -120,12 +120,12 @@ def bank_folder(name, root=None) -> Path:
     return folder
 
 
-def read_manifest(folder: Path) -> dict:
-    """The manifest of a bank folder; ValueError where it is not valid JSON with a `files` table."""
+def read_manifest(folder: Path, needed: tuple[str, ...] = ("predictions.npz",)) -> dict:
+    """The manifest of a folder; ValueError where it is not valid JSON with a `files` table that has what is needed."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-        for listed in (manifest["files"]["predictions.npz"], *manifest["files"].values()):
+        for listed in (*(manifest["files"][name] for name in needed), *manifest["files"].values()):
             listed["bytes"], listed["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a bank manifest ({error!r}); restore it from git") from error

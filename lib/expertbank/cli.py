@@ -59,17 +59,22 @@ def read_table(path: str) -> np.ndarray:
 
 
 def _train(options) -> None:
-    from expertbank.training.experts import Recipe, train_bank, train_family
+    from expertbank.training.experts import Recipe, SpecialistRecipe, train_bank, train_family
+    from expertbank.training.gates import train_gates
 
     given = {name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
+    together = {"family": ("banks/family", train_family), "gates": ("gates", train_gates)}
+    if options.bank in together:
+        if given:
+            raise ValueError(
+                f"the {options.bank} have recipes of their own; {sorted(given)} is for a single bank alone"
+            )
+        place, train = together[options.bank]
+        return train(options.out or REPOSITORY / "data" / place, download=options.download, n_jobs=options.jobs)
+    recipe = (Recipe if options.bank == "mnist" else SpecialistRecipe)(**given)
     folder = options.out or REPOSITORY / "data" / "banks" / options.bank
-    if options.bank == "mnist":
-        train_bank(folder, Recipe(**given), download=options.download, n_jobs=options.jobs)
-    elif given:
-        raise ValueError(f"the family has recipes of its own; {sorted(given)} is for `train mnist` alone")
-    else:
-        train_family(folder, download=options.download, n_jobs=options.jobs)
+    train_bank(folder, recipe, download=options.download, n_jobs=options.jobs)
 
 
 def _verify(options) -> None:
@@ -128,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("train", _train, "train a bank of MNIST classifiers, or a family of banks; resumes a killed run")
-    sub.add_argument("bank", choices=["mnist", "family"])
+    sub = command("train", _train, "train a bank, a family of banks or the sweep of gates; resumes a killed run")
+    sub.add_argument("bank", choices=["mnist", "specialists", "family", "gates"])
     sub.add_argument("--out", help="folder of the new bank or family; default data/banks/<bank>")
     sub.add_argument("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
     sub.add_argument("--subset", type=int, dest="subset_size", help="training images per expert, 10,000 in the papers")

@@ -480,6 +480,115 @@ def curve_point(axes, point, highest_rate: float) -> list[Artist]:
     return [*line, *dot, name, *right.bar(np.arange(len(point.marginal)), point.marginal, color=BLUE)]
 
 
+# --- gates that pay for their bits ---
+
+FAMILY_LOOKS = {"linear": (ORANGE, "s"), "cnn": (RED, "o"), "prototype": (GREEN, "^")}
+
+
+def gates_planes(panels: dict) -> Figure:
+    """Loss against rate, a panel a bank: its curve, what estimates of E[loss | x] reach, gates by family.
+
+    panels: name -> {"curve": RateDistortionCurve, "known": {name: RoutedByEstimate}, "soft" and "hard": {family:
+    (rates, losses)}}.
+    """
+    figure, axes = canvas(len(panels), width=7.8, height=4.3)
+    for ax, (title, panel) in zip(axes, panels.items()):
+        curve = panel["curve"]
+        order = np.argsort(curve.rate)
+        ax.plot(curve.rate[order], curve.distortion[order], color=BLACK, lw=1.8, label="D(R): sees the label")
+        for (name, known), style in zip(panel["known"].items(), ("--", ":")):
+            ax.plot(known.rate, known.loss, color=BLUE, ls=style, label=f"sees x: {name}")
+        for family, (color, marker) in FAMILY_LOOKS.items():
+            ax.plot(*panel["soft"][family], marker, color=color, ms=5, label=f"{family}, soft")
+            ax.plot(*panel["hard"][family], marker, color=color, ms=5, mfc="none", label=f"{family}, hardened")
+        ax.set(title=title, xlabel="rate $I(X;T)$, nats", ylim=(0, None), xlim=(-0.08, None))
+    axes[0].set_ylabel("held-out expected loss")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def minibatch_biases(sizes, own, predicted, running, truth: float) -> Figure:
+    """Mean minibatch estimate of I(X;T) against batch size: with the batch's own marginal, as predicted, corrected."""
+    figure, axes = canvas(width=6.6, height=3.4)
+    axes.semilogx(sizes, own, "o", color=RED, label="batch's own marginal")
+    axes.semilogx(sizes, predicted, "--", color=RED, label="predicted by the delta method")
+    axes.semilogx(sizes, running, "s", color=BLUE, label="fixed marginal of the gate")
+    axes.axhline(truth, color=BLACK, lw=1.2, label="all inputs at once")
+    axes.set(xlabel="batch size B", ylabel="mean estimate of $I(X;T)$, nats")
+    axes.legend()
+    return figure
+
+
+def distance_terms(lams, panels: dict) -> Figure:
+    """Stacked terms of `Distance` against the price, a panel a family: name -> Distance of the mean over seeds."""
+    figure, axes = canvas(len(panels), width=7.8, height=3.4)
+    terms = {"label access": (SKY, "//"), "generalisation": (ORANGE, ".."), "family": (PINK, "xx")}
+    for ax, (title, distance) in zip(axes, panels.items()):
+        up, down = np.zeros(len(lams)), np.zeros(len(lams))
+        for name, (color, hatch) in terms.items():
+            height = getattr(distance, name.replace(" ", "_"))
+            base = np.where(height >= 0, up, down)
+            ax.bar(np.arange(len(lams)), height, bottom=base, color=color, hatch=hatch, edgecolor="white", label=name)
+            up, down = up + np.maximum(height, 0), down + np.minimum(height, 0)
+        ax.plot(np.arange(len(lams)), distance.total, "D", color=BLACK, ms=4, label="total")
+        ax.set(title=title, xlabel=r"price $\lambda$")
+        shown = np.arange(0, len(lams), 3)
+        ax.set_xticks(shown, [f"{lams[i]:.2g}" for i in shown])
+    axes[0].set_ylabel("loss above D(rate)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def gaps_by_rate(panels: dict) -> Figure:
+    """Held-out less training loss against rate: panel -> {family: (rates, gaps)}."""
+    figure, axes = canvas(len(panels), width=7.8, height=3.4)
+    for ax, (title, families) in zip(axes, panels.items()):
+        for family, (rates, gaps) in families.items():
+            color, marker = FAMILY_LOOKS[family]
+            ax.plot(rates, gaps, marker, color=color, ms=5, label=family)
+        ax.axhline(0, color=BLACK, lw=0.8)
+        ax.set(title=title, xlabel="rate $I(X;T)$ on training inputs, nats")
+    axes[0].set_ylabel("held-out less training loss")
+    axes[0].legend()
+    return figure
+
+
+def expert_loads(loads: dict, rows, columns) -> Figure:
+    """Share of the inputs each expert serves, a panel a gate: name -> (R,), laid out as rows x columns of experts."""
+    figure, axes = canvas(len(loads), width=7.8, height=2.9)
+    top = max(load.max() for load in loads.values())
+    for ax, (title, load) in zip(axes, loads.items()):
+        shown = ax.imshow(load.reshape(len(rows), len(columns)), cmap="Blues", vmin=0, vmax=top)
+        ax.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
+        ax.set_xticklabels(columns, rotation=45)
+        ax.set_yticklabels(rows if ax is axes[0] else [])
+        ax.grid(False)
+    figure.colorbar(shown, ax=axes, label="share of inputs", shrink=0.8)
+    return figure
+
+
+def gate_dial(curve, points: dict, n_experts: int) -> Figure:
+    """The ground of `gate_point`: a curve, trained gates family -> (rates, losses), and empty axes for the loads."""
+    figure, (left, right) = canvas(2, width=6.6, height=3.4)
+    order = np.argsort(curve.rate)
+    left.plot(curve.rate[order], curve.distortion[order], color=BLACK, label="D(R)")
+    for family, (rates, losses) in points.items():
+        color, marker = FAMILY_LOOKS[family]
+        left.plot(rates, losses, marker, color=color, ms=4, label=family)
+    left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, None))
+    left.legend(fontsize=8)
+    right.set(xlabel="expert", ylabel="share of inputs served", ylim=(0, 0.25), xlim=(-0.8, n_experts - 0.2))
+    return figure
+
+
+def gate_point(axes, rate: float, loss: float, best: float, load) -> list[Artist]:
+    """A gate at (rate, loss), the frontier's loss at its rate, and its load."""
+    left, right = axes
+    return [*pointer(left, rate, loss, [loss, best]), *right.bar(np.arange(len(load)), load, color=BLUE)]
+
+
 # --- chapter 8: the solver ---
 
 

@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 
 from expertbank.bank import ExpertBank, load_bank, load_family
 from expertbank.bounds import union_bound, xu_raginsky_bound
+from expertbank.gates import LAMS, ORACLE, GateSweep, load_gates
 from expertbank.information import bootstrap_interval, miller_madow_bias
 from expertbank.learners import Selection, alpha_mixture, empirical_risks, select, simulate
 from expertbank.rate_distortion import RateDistortion, rate_distortion_curve
@@ -174,6 +175,11 @@ class Evidence:
         candidates = np.linspace(0.02, 0.48, 24)
         return [bsc_selection(candidates, 0.11, 100, beta) for beta in np.linspace(0, 2, 21)]
 
+    @cached_property
+    def gates(self) -> GateSweep:
+        """Trained gates, P2's future work, on two banks at prices that we chose."""
+        return load_gates()
+
 
 def reproduce(evidence: Evidence) -> list[Finding]:
     """Every claim with the number found for it."""
@@ -228,6 +234,14 @@ def _convexity_failures(curve: RateDistortion) -> int:
 def _points_above(selections: list[BscSelection]) -> int:
     """Mean risks above (13) of P1, with its sigma = 1 and m = 100."""
     return sum(s.risk > s.distortion + xu_raginsky_bound(s.information, 100, sigma=1) for s in selections)
+
+
+def _gates_below_frontier(sweep: GateSweep) -> int:
+    """Trained gates on the test split, soft and hardened, whose loss lies below D at their rate."""
+    curves = {name: rate_distortion_curve(load_bank(name).losses("test")) for name in LAMS}
+    rows = sweep.rows(split="test")
+    rows = rows[rows["family"] != ORACLE]
+    return sum(bool(row["loss"] < curves[row["bank"]].lower(row["rate"]) - 1e-5) for row in rows)
 
 
 # name, symbol, tolerance (a share of the value where it says so), why
@@ -318,6 +332,9 @@ CLAIMS: tuple[Claim, ...] = (
           lambda e: _falls(-e.curve.distortion[np.argsort(e.curve.rate)]), "certified Blahut-Arimoto", 0, "a count"),
     Claim("curve convex", "P2 section V", "failures of convexity, N = 2,000", 0,
           lambda e: _convexity_failures(e.curve), "certified Blahut-Arimoto", 0, "a count"),
+    Claim("gates below D", "P2, future work", "gates trained under (26) below D at their rate", 0,
+          lambda e: _gates_below_frontier(e.gates), "180 gates on two banks, soft and hardened, held out", 0,
+          "a count: D(R) sees the label, no gate that sees x can pass it"),
     Claim("P1 information", "P1 Fig. 2", "falls of I(S;W) as alpha rises", 0,
           lambda e: _falls([s.information for s in e.mixtures]), "synthetic bank, exact population", 0, "a count"),
     Claim("P1 gap", "P1 Fig. 2", "falls of the gap as alpha rises", 0,

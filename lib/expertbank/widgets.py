@@ -22,8 +22,10 @@ from PIL import Image
 from expertbank import figures
 from expertbank.bank import ExpertBank
 from expertbank.bounds import LadderExperiment, xu_raginsky_bound
+from expertbank.gates import GateSweep
+from expertbank.information import gating_rate
 from expertbank.learners import alpha_mixture, empirical_risks, select
-from expertbank.rate_distortion import RateDistortion, rate_distortion
+from expertbank.rate_distortion import RateDistortion, rate_distortion, rate_distortion_curve, routing
 from expertbank.synthetic import alpha_curve, bsc_selection
 
 PIXELS_PER_INCH, WIDTH = 120, 6.4
@@ -328,6 +330,43 @@ def explore_blahut_arimoto(curve: RateDistortion, losses, live: bool | None = No
     )
     limits = (float(np.log10(lams[0])), float(np.log10(lams[-1])), "log")
     return _explorer(scene, {"lam": Dial("lambda", lams[len(lams) // 2], lams, limits)}, alt, live)
+
+
+# --- gates that pay for their bits ---
+
+
+def explore_gates(sweep: GateSweep, bank: ExpertBank, n_images: int = 4000, live: bool | None = None):
+    """By price: the gate that routes on distilled estimates of E[loss | x], beside D(R) and the trained gates."""
+    losses, estimates = bank.losses("test")[:n_images], sweep.estimates(bank.name, "distilled")[:n_images]
+    curve = rate_distortion_curve(losses)
+    rows = sweep.candidates(bank.name)
+    families = {name: rows[rows["family"] == name] for name in ("linear", "cnn", "prototype")}
+    points = {name: (found["rate"], found["loss"]) for name, found in families.items()}
+
+    def scene():
+        figure = figures.gate_dial(curve, points, bank.n_experts)
+
+        def move(lam):
+            gate = routing(estimates, rate_distortion(estimates, lam))
+            rate, load = gating_rate(gate), gate.mean(axis=0)
+            loss, best = float((gate * losses).sum() / len(losses)), float(curve.upper(rate))
+            numbers = {
+                "λ =": f"{lam:.3g}",
+                "rate": f"{rate:.3f} nats",
+                "loss": f"{loss:.4f}",
+                "D at this rate": f"{best:.4f}",
+                "largest load": f"{load.max():.3f}",
+            }
+            return figures.gate_point(figure.axes, rate, loss, best, load), numbers
+
+        return figure, move
+
+    alt = (
+        "Left: expected loss against rate with the distortion-rate curve below the trained gates, and a ring at the "
+        "gate of the chosen price joined to the curve under it. Right: the share of inputs that each expert serves."
+    )
+    frames = np.geomspace(0.01, 2, 24).tolist()
+    return _explorer(scene, {"lam": Dial("lambda", 0.2, frames, (-2.0, 0.3, "log"))}, alt, live)
 
 
 # --- chapter 11: the ladder of bounds ---

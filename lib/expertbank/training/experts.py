@@ -1,4 +1,4 @@
-"""The CNN bank of P2, section V: training, resuming, and checking predictions against shipped weights."""
+"""The CNN bank of P2, section V, and specialists: training, resuming, checking predictions against shipped weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
 from expertbank.bank import SPLITS, check_file, load_bank, save_bank, write_atomically
+from expertbank.distortions import DISTORTIONS, WINDOWS, distort, mixed, specialty
 from expertbank.training.datasets import load_mnist
 
 PREDICTION_BATCH = 50  # small enough for the activations to stay in cache: 5 times faster than 2,000
@@ -25,6 +26,16 @@ PREDICTION_BATCH = 50  # small enough for the activations to stay in cache: 5 ti
 TIE_MARGIN = 1e-3
 # ... which is rare: more than this share means weights that decide nothing, not rounding
 MOST_TIES = 1e-3
+ARCHITECTURE = {"architecture": "conv16-pool-conv32-pool-fc64-softmax10", "optimizer": "Adam"}
+SEEDS = {
+    "subset": "expert r saw numpy.random.default_rng([seed, r]).permutation(60000)[:subset_size]",
+    "torch": "torch.manual_seed(numpy.random.SeedSequence([seed, r]).generate_state(1)[0]) before expert r",
+}
+MIX_SEEDS = {
+    "subset": "of its digits' n images expert r saw numpy.random.default_rng([seed, r]).permutation(n)[:subset_size]",
+    "distortion": "of those images: numpy.random.default_rng([seed, r, 1]); see expertbank.distortions.distort",
+    "mix": "kind of each image: default_rng([seed, *split.encode()]), its distortion: the same with a 1 appended",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,20 @@ class Recipe:
         as_number(self.learning_rate, "learning_rate", ABOVE_0, BELOW_INF, allowed="a positive number")
 
 
+@dataclass(frozen=True)
+class SpecialistRecipe(Recipe):
+    """Experts that each see one distortion and six of the digits, judged on a mix of all: see `distortions`."""
+
+    distortions: str = " ".join(DISTORTIONS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.distortions != " ".join(DISTORTIONS):
+            raise ValueError(f"distortions is {self.distortions!r}; allowed is {' '.join(DISTORTIONS)!r}")
+        if self.n_experts > (most := len(DISTORTIONS) * len(WINDOWS)):
+            raise ValueError(f"n_experts is {self.n_experts}; allowed is at most {most}, the specialties there are")
+
+
 # banks that say how far results depend on the draw: 20 more of the default recipe, and 50 experts at three subset
 # sizes, of which the first 10 and 25 are the smaller banks (the first 25 at 10,000 are the default bank itself)
 FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 2047)} | {
@@ -52,12 +77,12 @@ FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 2047)} 
 }
 
 
-def expert_network() -> nn.Sequential:
+def expert_network(n_outputs: int = 10) -> nn.Sequential:
     """conv 16 - pool - conv 32 - pool - fc 64 - 10 logits, 3x3 kernels, padding 1: 105,866 parameters."""
     network = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 16, 14, 14)
         nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 32, 7, 7)
-        nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10),
+        nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, n_outputs),
     )  # fmt: skip
     return network.to(memory_format=torch.channels_last)  # half the time of the default on a CPU
 
@@ -70,10 +95,27 @@ def training_subset(recipe: Recipe, expert: int, n_images: int = 60_000) -> np.n
     return rng.permutation(n_images)[: recipe.subset_size]
 
 
+def training_data(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int):
+    """The images and labels of MNIST's training split, (N, 28, 28) and (N,), that one expert learns from."""
+    if not isinstance(recipe, SpecialistRecipe):
+        subset = training_subset(recipe, expert, len(images))
+        return images[subset], labels[subset]
+    distortion, window = specialty(expert)
+    known = np.flatnonzero(np.isin(labels, window))
+    subset = known[training_subset(recipe, expert, len(known))]
+    kinds = np.full(len(subset), DISTORTIONS.index(distortion))
+    return distort(images[subset], kinds, np.random.default_rng([recipe.seed, expert, 1])), labels[subset]
+
+
+def judged_on(images: np.ndarray, split: str, recipe: Recipe) -> np.ndarray:
+    """What the bank is evaluated on: MNIST's images of a split, or for specialists the mix made from them."""
+    return mixed(images, split, recipe.seed) if isinstance(recipe, SpecialistRecipe) else images
+
+
 def train_expert(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int, device: str = "cpu"):
     """Train one expert on its own subset of images (N, 28, 28) uint8; its seed sets subset, weights, order."""
-    subset = training_subset(recipe, expert, len(images))
-    x, y = as_input(images[subset]).to(device), torch.from_numpy(labels[subset]).long().to(device)
+    images, labels = training_data(images, labels, recipe, expert)
+    x, y = as_input(images).to(device), torch.from_numpy(labels).long().to(device)
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, expert]).generate_state(1)[0]))
         network = expert_network().to(device)
@@ -128,7 +170,7 @@ def _train_all(recipes: dict[Path, Recipe], keep_weights: bool, root, download, 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = {split: load_mnist(split, root, download) for split in SPLITS}
     for recipe in recipes.values():
-        training_subset(recipe, 0, len(data["train"][0]))  # raises before anything is written
+        training_data(*data["train"], recipe, 0)  # raises before anything is written
     partials = {folder: _open_partial(folder, recipe) for folder, recipe in recipes.items()}
     experts = [(folder, expert) for folder, recipe in recipes.items() for expert in range(recipe.n_experts)]
     todo = [(folder, e) for folder, e in experts if not (partials[folder] / _expert_file(e)).exists()]
@@ -155,7 +197,8 @@ def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = 
     weights = load_file(check_file(bank.folder, bank.manifest, "weights.safetensors"))
     network, counts = expert_network().eval(), {"compared": 0, "ties": 0}
     for split in SPLITS:
-        images, labels = (array[:n_images] for array in load_mnist(split, data))
+        images, labels = load_mnist(split, data)
+        images, labels = judged_on(images, split, recipe_of(bank.manifest))[:n_images], labels[:n_images]
         if not np.array_equal(labels, bank.labels(split)[:n_images]):
             raise ValueError(f"bank {name}: {split} labels differ from MNIST's")
         for expert in tqdm(range(bank.n_experts), desc=split):
@@ -177,6 +220,15 @@ def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = 
     return counts
 
 
+def recipe_of(manifest: dict) -> Recipe:
+    """The recipe that a bank's manifest states; ValueError where a field is missing or unknown."""
+    recipe = {name: value for name, value in manifest["recipe"].items() if name not in ARCHITECTURE}
+    try:
+        return (SpecialistRecipe if "distortions" in recipe else Recipe)(**recipe)
+    except TypeError as error:
+        raise ValueError(f"the manifest's recipe {recipe} is none that this version knows: {error}") from error
+
+
 def _open_partial(folder: Path, recipe: Recipe) -> Path:
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -194,7 +246,7 @@ def _train_to_file(images, labels, test_images, recipe: Recipe, expert: int, par
     network = train_expert(images, labels, recipe, expert, device)
     tensors = {f"weights.{key}": value.cpu().contiguous() for key, value in network.state_dict().items()}
     for split, inputs in zip(SPLITS, (images, test_images), strict=True):
-        classes = logits(network, inputs, device).argmax(axis=1).astype(np.uint8)
+        classes = logits(network, judged_on(inputs, split, recipe), device).argmax(axis=1).astype(np.uint8)
         tensors[f"predictions.{split}"] = torch.from_numpy(classes)
     write_atomically(partial / _expert_file(expert), lambda file: file.write(save(tensors)))
 
@@ -210,11 +262,8 @@ def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: s
     manifest = {
         "format": 1,
         "title": f"{recipe.n_experts} MNIST CNNs, one epoch on {recipe.subset_size} images each",
-        "recipe": {"architecture": "conv16-pool-conv32-pool-fc64-softmax10", "optimizer": "Adam", **asdict(recipe)},
-        "seeds": {
-            "subset": "expert r saw numpy.random.default_rng([seed, r]).permutation(60000)[:subset_size]",
-            "torch": "torch.manual_seed(numpy.random.SeedSequence([seed, r]).generate_state(1)[0]) before expert r",
-        },
+        "recipe": {**ARCHITECTURE, **asdict(recipe)},
+        "seeds": SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {}),
         "accuracies": accuracies,
         "versions": {name: version(name) for name in ("numpy", "torch", "torchvision")},
         "trained_on": {"device": device, "machine": platform.machine(), "python": platform.python_version()},
