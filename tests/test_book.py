@@ -13,7 +13,7 @@ from references import REFERENCES, ROOT, chapters, notebook
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates"]
+WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates", "links"]
 LECTURES = ["gate", "theorem1", *WITH_EXPLORER, "solver", "replicates", "estimators", "other_learners", "audit"]
 NAMES = [chapter.stem for chapter in chapters()]
 
@@ -166,7 +166,7 @@ def test_the_reference_holds_outputs_and_no_images(name):
     assert not any(output.get("name") == "stderr" for output in outputs)
 
 
-@pytest.mark.parametrize("name", ["gate", "theorem1", *WITH_EXPLORER[:4], "gates"])
+@pytest.mark.parametrize("name", ["gate", "theorem1", *WITH_EXPLORER[:4], "gates", "links"])
 def test_solutions_print_what_their_comments_say(name):
     """nbval executes them in the chapter's kernel and compares with what is stored; here follows the rest."""
     stored = nbformat.read(REFERENCES / f"{name}.ipynb", as_version=4).cells

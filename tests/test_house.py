@@ -17,7 +17,7 @@ LAYERS = [
     {"_checks"},
     {"information"},
     {"learners", "channels"},
-    {"bounds", "solver", "exact"},
+    {"bounds", "solver", "exact", "privacy", "links"},
     {"rate_distortion", "tables"},
     {"uncertainty"},
     {"synthetic"},
@@ -55,7 +55,8 @@ def test_imports_run_one_way(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_load_only_where_they_are_used(path):
     allowed = {"torch": "training.", "torchvision": "training.", "joblib": "training.", "safetensors": "training.",
-               "matplotlib": ("figures", "widgets"), "ipywidgets": "widgets"}  # fmt: skip
+               "matplotlib": ("figures", "widgets"), "ipywidgets": "widgets",
+               "reedsolo": "links", "constriction": "links"}  # fmt: skip
     for module in imports_of(path):
         package = module.split(".")[0]
         assert package not in allowed or name_of(path).startswith(allowed[package])
@@ -84,7 +85,7 @@ def code_lines(path):
 
 
 def test_the_library_stays_small():
-    assert sum(map(code_lines, MODULES)) <= 4000
+    assert sum(map(code_lines, MODULES)) <= 4500
 
 
 def test_no_pickle_anywhere():

@@ -6,9 +6,10 @@ import ipywidgets
 import numpy as np
 import pytest
 
-from expertbank import load_bank
+from expertbank import load_bank, rate_distortion_curve
 from expertbank.gates import load_gates
-from expertbank.widgets import explore_bsc, explore_gates
+from expertbank.privacy import wanted_experts
+from expertbank.widgets import explore_bsc, explore_gates, explore_link
 
 NINE = np.linspace(0.05, 0.45, 9)
 
@@ -52,6 +53,22 @@ def test_no_frame_of_the_gates_lies_below_the_curve():
             for frame in pictures.children]  # fmt: skip
     rates, losses, frontier = np.array(read, dtype=float).T
     assert (losses >= frontier - 2e-4).all() and (np.diff(rates) <= 1e-3).all()
+
+
+def test_no_frame_of_the_link_lies_below_its_limit():
+    losses = np.random.default_rng(0).random((300, 4)) ** 3
+    prior, costs = wanted_experts(np.eye(4)[losses.argmin(axis=1)], losses)
+    curve = rate_distortion_curve(losses, band=1e-4)
+    *sliders, pictures = explore_link(prior, costs, curve, live=False).children
+    assert [len(slider.options) for slider in sliders] == [13, 7]
+    for frame in (frame for row in pictures.children for frame in row.children):
+        loss, response, limit = re.search(r"loss <b>(.*), .* (.*)</b>; limit <b>(.*)</b>", frame.value).groups()
+        assert float(limit) <= float(loss) + 1e-4 and float(loss) <= float(response) <= curve.ceiling + 1e-4
+    *dials, picture = explore_link(prior, costs, curve, live=True).children
+    before = picture.value
+    for dial, value in zip(dials, (0.33, 0.7)):
+        dial.value = value
+        assert picture.value != before
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ import sys
 
 if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 --branch {branch} {repository} expertbank
-    %pip install --quiet myst-nb tabulate
+    %pip install --quiet constriction myst-nb reedsolo tabulate
     sys.path.insert(0, os.path.abspath("expertbank/lib"))"""
 
 

@@ -72,6 +72,14 @@ def ldp_rate_cap(k: int, epsilon):
     return np.minimum(_privacy(epsilon), np.log(as_count(k, "k")))
 
 
+def ldp_sharp_cap(epsilon):
+    """Z - 1 - log Z, Z = eps/(1 - e^-eps): a smaller limit on eps-LDP rates, about eps^2/8 for small eps."""
+    epsilon = _privacy(epsilon)
+    small = epsilon < 1e-3  # there the difference would be rounding
+    z = np.where(small, 1.0, epsilon) / -np.expm1(-np.where(small, 1.0, epsilon))
+    return np.where(small, epsilon**2 / 8, z - 1 - np.log(z))[()]
+
+
 def bsc_contraction(crossover):
     """(1-2p)^2: I(X;T_hat) is at most this share of I(X;T) when a binary T crosses a BSC."""
     return (1 - 2 * as_interval(crossover, "crossover", 0, 1)) ** 2
@@ -96,6 +104,33 @@ def bsc_blocklength(n_uses: int, crossover: float, block_error: float) -> float:
         return 0.0
     dispersion = p * (1 - p) * np.log((1 - p) / p) ** 2
     return float(max(0.0, n * bsc_rate(p) - np.sqrt(n * dispersion) * -scipy.special.ndtri(error) + np.log(n) / 2))
+
+
+def symmetric_dispersion(k: int, error):
+    """p(1-p) log^2((1-p)(k-1)/p), variance of the information density of the k-ary symmetric channel, in nats^2."""
+    k, p = as_count(k, "k", at_least=2), as_interval(error, "error", 0, 1)
+    inside = np.clip(p, 1e-300, 1 - 1e-16)
+    return np.where((p > 0) & (p < 1), p * (1 - p) * np.log((1 - inside) * (k - 1) / inside) ** 2, 0.0)[()]
+
+
+def erasure_dispersion(k: int, erased):
+    """delta (1-delta) log^2 k, the same of the k-ary erasure channel."""
+    delta = as_interval(erased, "erased", 0, 1)
+    return delta * (1 - delta) * np.log(as_count(k, "k")) ** 2
+
+
+def block_error(n_uses: int, log_messages: float, capacity, dispersion, log_term: float = 0.5):
+    """Approximate least block error when `log_messages` nats cross n uses: Q((nC + log_term log n - log M) / sqrt(nV)).
+
+    The normal approximation of Polyanskiy, Poor & Verdu (2010), solved for the error; log_term is 1/2 for symmetric
+    channels and 0 for erasure channels. Without dispersion it is 0 or 1. At short lengths it is no bound.
+    """
+    n, nats = as_count(n_uses, "n_uses"), as_number(log_messages, "log_messages", 0, np.inf, allowed="a number >= 0")
+    capacity = as_interval(capacity, "capacity", 0, np.inf, allowed="numbers >= 0")
+    dispersion = as_interval(dispersion, "dispersion", 0, np.inf, allowed="numbers >= 0")
+    room = n * capacity + log_term * np.log(n) - nats
+    steps = np.divide(room, np.sqrt(n * dispersion), out=np.where(room >= 0, np.inf, -np.inf), where=dispersion > 0)
+    return scipy.special.ndtr(-steps)
 
 
 def _privacy(epsilon):

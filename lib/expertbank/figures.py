@@ -888,6 +888,30 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
     return figure
 
 
+# --- chapter 16: private gates and noisy links ---
+
+
+def against_limits(panels: list[dict], width: float = 7.8, height: float = 3.8) -> Figure:
+    """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name -> (P,) or a constant.
+
+    Options: title, log (the x axis), ylim.
+    """
+    figure, axes = canvas(len(panels), width=width, height=height)
+    for panel, axis in zip(panels, np.atleast_1d(axes)):
+        for (name, values), style in zip(panel["limits"].items(), ("-", "--", ":", "-.")):
+            axis.plot(
+                panel["x"], np.broadcast_to(values, np.shape(panel["x"])), color=BLACK, ls=style, lw=1.3, label=name
+            )
+        looks = zip((BLUE, ORANGE, GREEN, RED, PINK), "os^Dv")
+        for (name, values), (color, marker) in zip(panel["measured"].items(), looks):
+            axis.plot(panel["x"], values, color=color, marker=marker, ms=4, lw=1.2, label=name)
+        if panel.get("log"):
+            axis.set_xscale("log")
+        axis.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=panel.get("title"), ylim=panel.get("ylim"))
+        axis.legend(fontsize=8)
+    return figure
+
+
 # --- the solver's benchmarks ---
 
 

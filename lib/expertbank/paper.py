@@ -15,10 +15,21 @@ from scipy.special import stdtrit
 
 from expertbank.bank import ExpertBank, load_bank, load_family
 from expertbank.bounds import union_bound, xu_raginsky_bound
+from expertbank.channels import (
+    erasure_capacity,
+    erasure_channel,
+    ldp_rate_cap,
+    ldp_sharp_cap,
+    randomised_response,
+    symmetric_capacity,
+    symmetric_channel,
+)
 from expertbank.gates import LAMS, ORACLE, GateSweep, load_gates
-from expertbank.information import bootstrap_interval, miller_madow_bias
+from expertbank.information import bootstrap_interval, miller_madow_bias, mutual_information
 from expertbank.learners import Selection, alpha_mixture, empirical_risks, select, simulate
-from expertbank.rate_distortion import RateDistortion, rate_distortion_curve
+from expertbank.links import index_bits, repeated_channel, words_channel
+from expertbank.privacy import least_loss_mechanism, most_informative_mechanism, routed_loss, wanted_experts
+from expertbank.rate_distortion import RateDistortion, RateDistortionCurve, rate_distortion_curve
 from expertbank.synthetic import BscSelection, bsc_selection, moe_bank_losses
 
 # P2 Table I: R = 25, m = 256, M = 300, alpha = 0.7. Keys name fields of `learners.Selection`.
@@ -180,6 +191,39 @@ class Evidence:
         """Trained gates, P2's future work, on two banks at prices that we chose."""
         return load_gates()
 
+    @cached_property
+    def eight(self) -> tuple[np.ndarray, np.ndarray, RateDistortionCurve]:
+        """The eight best experts on the test split: prior and costs of the first that is right, and their curve."""
+        losses = self.bank.losses("test")
+        losses = losses[:, np.argsort(losses.mean(axis=0), kind="stable")[:8]]
+        wanted = np.eye(losses.shape[1])[losses.argmin(axis=1)]
+        return *wanted_experts(wanted, losses), rate_distortion_curve(losses, band=1e-4)
+
+    @cached_property
+    def private(self) -> list[tuple[np.ndarray, float]]:
+        """Private channels from the wanted index, each with the least c(epsilon) known: P1 Remark 3."""
+        prior, costs, _ = self.eight
+        chains = []
+        for epsilon in np.geomspace(0.1, 8, 9):
+            cap = float(min(ldp_rate_cap(len(prior), epsilon), ldp_sharp_cap(epsilon)))
+            chains += [(randomised_response(len(prior), epsilon), cap)]
+            chains += [(most_informative_mechanism(prior, epsilon), cap)]
+            chains += [(least_loss_mechanism(prior, epsilon, costs), cap)]
+        return chains
+
+    @cached_property
+    def linked(self) -> list[tuple[np.ndarray, float]]:
+        """Noisy links for the wanted index, one to three times the letter or its bits, each with nC: P1 Remark 4."""
+        k = len(self.eight[0])
+        bits, chains = index_bits(k), []
+        for n in (1, 2, 3):
+            for p in (0.02, 0.1, 0.3):
+                words = np.tile(bits, n)
+                chains += [(words_channel(words, p), words.shape[1] * float(symmetric_capacity(2, p)))]
+                chains += [(repeated_channel(symmetric_channel(k, p), n), n * float(symmetric_capacity(k, p)))]
+                chains += [(repeated_channel(erasure_channel(k, p), n), n * float(erasure_capacity(k, p)))]
+        return chains
+
 
 def reproduce(evidence: Evidence) -> list[Finding]:
     """Every claim with the number found for it."""
@@ -242,6 +286,19 @@ def _gates_below_frontier(sweep: GateSweep) -> int:
     rows = sweep.rows(split="test")
     rows = rows[rows["family"] != ORACLE]
     return sum(bool(row["loss"] < curves[row["bank"]].lower(row["rate"]) - 1e-5) for row in rows)
+
+
+def _above_cap(name: str, evidence: Evidence) -> int:
+    """Chains that carry more than their cap allows."""
+    prior = evidence.eight[0]
+    return sum(mutual_information(channel, prior) > cap + 1e-9 for channel, cap in getattr(evidence, name))
+
+
+def _below_limit(name: str, evidence: Evidence) -> int:
+    """Chains whose loss, with the best receiver, lies below D at their cap."""
+    prior, costs, curve = evidence.eight
+    chains = getattr(evidence, name)
+    return sum(routed_loss(prior, costs, channel) < curve.lower(cap) - 1e-9 for channel, cap in chains)
 
 
 # name, symbol, tolerance (a share of the value where it says so), why
@@ -351,4 +408,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("P1 BSC curve", "P1 Fig. 3", "largest height of a mean risk over D(R_g)", 0,
           lambda e: max(s.risk - s.distortion for s in e.symmetric), "exact sum over flips", 0.05,
           "'tracks the curve' by eye: a tenth of the axis from 0 to 1/2"),
+    Claim("P1 private rate", "P1 Remark 3", "private gates with I(X;T) above c(epsilon), epsilon from 0.1 to 8", 0,
+          partial(_above_cap, "private"), "8 experts; randomised response and two linear programmes", 0, "a count"),
+    Claim("P1 private loss", "P1 Remark 3", "private gates with a loss below D(c(epsilon))", 0,
+          partial(_below_limit, "private"), "the same, exact, with the best receiver", 0, "a count"),
+    Claim("P1 link rate", "P1 Remark 4", "links with I(X;T) above nC, n uses of capacity C", 0,
+          partial(_above_cap, "linked"), "8 experts; BSC, 8-ary symmetric, erasure; uncoded, repetition", 0, "a count"),
+    Claim("P1 link loss", "P1 Remark 4", "links with a loss below D(nC)", 0,
+          partial(_below_limit, "linked"), "the same, exact, with the best receiver", 0, "a count"),
 )  # fmt: skip

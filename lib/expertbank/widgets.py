@@ -22,10 +22,24 @@ from PIL import Image
 from expertbank import figures
 from expertbank.bank import ExpertBank
 from expertbank.bounds import LadderExperiment, xu_raginsky_bound
+from expertbank.channels import (
+    ldp_rate_cap,
+    ldp_sharp_cap,
+    randomised_response,
+    symmetric_capacity,
+    symmetric_channel,
+)
 from expertbank.gates import GateSweep
-from expertbank.information import gating_rate
+from expertbank.information import gating_rate, mutual_information
 from expertbank.learners import alpha_mixture, empirical_risks, select
-from expertbank.rate_distortion import RateDistortion, rate_distortion, rate_distortion_curve, routing
+from expertbank.privacy import least_loss_mechanism, routed_loss
+from expertbank.rate_distortion import (
+    RateDistortion,
+    RateDistortionCurve,
+    rate_distortion,
+    rate_distortion_curve,
+    routing,
+)
 from expertbank.synthetic import alpha_curve, bsc_selection
 
 PIXELS_PER_INCH, WIDTH = 120, 6.4
@@ -415,5 +429,61 @@ def explore_ladder(experiments: Sequence[LadderExperiment], live: bool | None = 
     dials = {
         "alpha": Dial("alpha", 0.7, ALPHAS[1:], (0.05, 1.0, 0.01)),
         "sample_size": Dial("sample size m", max(by_size), sorted(by_size)),
+    }
+    return _explorer(scene, dials, alt, live)
+
+
+# --- chapter 16: private gates and noisy links ---
+
+
+def explore_link(prior, costs, curve: RateDistortionCurve, live: bool | None = None) -> ipywidgets.VBox:
+    """What a private index on a noisy link is worth: loss by the link's error and by epsilon, above D of the least cap.
+
+    The wanted index of law prior (k,), costs (k, k) from `privacy.wanted_experts`, is made private, crosses a k-ary
+    symmetric link once, and the receiver takes the best expert for what arrives. `curve` is the bank's own, banded.
+    """
+    k = len(prior)
+    errors = np.linspace(0, 1 - 1 / k, 13)
+
+    def scene(epsilon):
+        mechanisms = {
+            "randomised response": randomised_response(k, epsilon),
+            "staircase": least_loss_mechanism(prior, epsilon, costs),
+        }
+        cap = min(ldp_rate_cap(k, epsilon), ldp_sharp_cap(epsilon))
+
+        def at(error):
+            sent = {name: mechanism @ symmetric_channel(k, error) for name, mechanism in mechanisms.items()}
+            limit = float(curve.lower(min(cap, symmetric_capacity(k, error))))
+            return sent, {name: routed_loss(prior, costs, channel) for name, channel in sent.items()}, limit
+
+        losses, limits = zip(*[at(error)[1:] for error in errors])
+        measured = {f"{name}, link": [loss[name] for loss in losses] for name in mechanisms}
+        named = {"D(least cap)": limits, "no gate: D(0)": curve.ceiling, "every input's best": curve.floor}
+        room = (0.9 * curve.floor, 1.1 * curve.ceiling)
+        labels = {"xlabel": "error of the link", "ylabel": "expected loss", "ylim": room}
+        figure = figures.against_limits([{"x": errors, **labels, "limits": named, "measured": measured}], 6.4)
+
+        def move(error):
+            sent, loss, limit = at(error)
+            carried = mutual_information(sent["staircase"], prior)
+            numbers = {
+                "privacy allows": f"{cap:.3f} nats",
+                "the link": f"{symmetric_capacity(k, error):.3f}",
+                "staircase carries": f"{carried:.3f}",
+                "loss": f"{loss['staircase']:.4f}, randomised response {loss['randomised response']:.4f}",
+                "limit": f"{limit:.4f}",
+            }
+            return figures.pointer(figure.axes[0], error, loss["staircase"], [limit]), numbers
+
+        return figure, move
+
+    alt = (
+        "Expected loss against the error of the link: two lines for private mechanisms rise to the loss of the best "
+        "single expert, above a limit. A ring marks the chosen error, and a line joins it to the limit."
+    )
+    dials = {
+        "error": Dial("error of the link", errors[2], errors.tolist(), (0.0, 1 - 1 / k, 0.005)),
+        "epsilon": Dial("epsilon", 2, [0.1, 0.5, 1, 2, 3, 5, 8], (-1, 0.9, "log")),
     }
     return _explorer(scene, dials, alt, live)
