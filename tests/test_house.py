@@ -23,6 +23,7 @@ LAYERS = [
     {"synthetic"},
     {"bank", "distortions"},
     {"gates"},
+    {"theorem2"},
     {"paper"},
     {"figures", "training.datasets"},
     {"training.experts"},

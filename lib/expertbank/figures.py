@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from expertbank.channels import bsc_distortion_rate
 
@@ -954,4 +955,76 @@ def benchmark_peers(results: dict, least: float = 1e-16, tol: float = 1e-9) -> F
     np.atleast_1d(panels)[0].set_ylabel("certified gap, nats")
     handles = [Line2D([], [], color=color, marker=marker, ls="", label=tool) for tool, (color, marker) in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+# --- Theorem 2 with all its terms ---
+
+
+def theorem2_sides(terms: dict, ceilings: dict) -> Figure:
+    """Both sides of (10) against alpha, a panel for each name -> `Theorem2Terms`, with D(0) of the same name."""
+    figure, panels = canvas(len(terms), width=7.8, height=4.2)
+    for (name, term), axis in zip(terms.items(), np.atleast_1d(panels)):
+        alpha = term.parameter
+        axis.fill_between(alpha, term.distortion, term.train_risk, color=ORANGE, alpha=0.25, lw=0, hatch="//",
+                          label=r"$\delta_m$")  # fmt: skip
+        axis.plot(alpha, term.bound(1), color=RED, ls="--", label=r"right side of (10), $\sigma=1$")
+        axis.plot(alpha, term.bound(), color=RED, label=r"right side of (10), $\sigma=1/2$")
+        axis.axhline(ceilings[name], color=BLACK, ls=":", label="$D(0)$: best single expert")
+        axis.plot(alpha, term.population_risk, color=BLUE, marker="o", ms=3, label=r"$\mathrm{E}\,R(W)$")
+        axis.plot(alpha, term.train_risk, color=BLUE, ls="-.", label=r"$\mathrm{E}\,R_S(W)$")
+        axis.plot(alpha, term.distortion, color=GREEN, ls=(0, (6, 2)), label=r"$\mathrm{E}\,D(I_W)$")
+        axis.set(xlabel=r"$\alpha$", ylim=(0, None), title=name)
+    np.atleast_1d(panels)[0].set_ylabel("loss")
+    handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def theorem2_region(alphas, sizes, levels: dict) -> Figure:
+    """Where (10) certifies that routing helps: name -> 0 nowhere, 1 with sigma = 1/2, 2 also with sigma = 1, (m, A)."""
+    figure, panels = canvas(len(levels), width=7.8, height=3.4)
+    shades = {0: ("#F2F2F2", "no"), 1: (SKY, r"with $\sigma=1/2$"), 2: (BLUE, r"also with $\sigma=1$")}
+    for (name, level), axis in zip(levels.items(), panels):
+        for value, (shade, _) in shades.items():
+            for row, column in zip(*np.nonzero(level == value)):
+                axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=shade, ec="white"))
+        axis.set(xlim=(-0.5, len(alphas) - 0.5), ylim=(-0.5, len(sizes) - 0.5), title=name, xlabel=r"$\alpha$")
+        axis.set_xticks(range(0, len(alphas), 5), [f"{alpha:g}" for alpha in alphas[::5]])
+        axis.set_yticks(range(len(sizes)), [f"{size:,}" for size in sizes] if axis is panels[0] else [])
+        axis.grid(False)
+    panels[0].set_ylabel("sample size $m$")
+    figure.legend([Rectangle((0, 0), 1, 1, fc=shade, ec=BLACK, lw=0.4) for shade, _ in shades.values()],
+                  [label for _, label in shades.values()], loc="outside lower center", ncols=3)  # fmt: skip
+    return figure
+
+
+def theorem2_split(rows: dict) -> Figure:
+    """E R(W) in three parts, a bar for each name -> (D, label access, family and selection, gap)."""
+    figure, axis = canvas(width=7.8, height=0.5 * len(rows) + 1.3)
+    looks = ((GREEN, "", r"$\mathrm{E}\,D(I_W)$"), (ORANGE, "//", "oracle over the best gates that see $x$"),
+             (SKY, "..", "family and selection"))  # fmt: skip
+    parts, left = np.array(list(rows.values())), np.zeros(len(rows))
+    for values, (color, hatch, label) in zip(parts.T, looks):
+        axis.barh(list(rows), values, left=left, color=color, hatch=hatch, ec="white", height=0.6, label=label)
+        left = left + values
+    axis.plot(left - parts[:, 3], np.arange(len(rows)), "|", color=BLACK, ms=22, mew=2, label=r"$\mathrm{E}\,R_S(W)$")
+    axis.invert_yaxis()
+    axis.set_xlabel("loss")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def information_and_gap(panels: dict) -> Figure:
+    """G against I(S;W): panel name -> line name -> (I (P,), G (P,), whether the points are joined in their order)."""
+    figure, axes = canvas(len(panels), width=7.8, height=3.9)
+    looks = {"soft": (BLUE, "o", "-"), "hard": (RED, "^", "--")}
+    for (name, lines), axis in zip(panels.items(), axes):
+        for label, (information, gap, joined) in lines.items():
+            color, marker, style = looks[label]
+            axis.plot(information, gap, color=color, marker=marker, ms=4, ls=style if joined else "", label=label)
+        axis.set(xlabel="$I(S;W)$ in nats", ylim=(0, None), title=name)
+        axis.title.set_fontsize(9)
+    axes[0].set_ylabel("gap $G$")
+    axes[0].legend()
     return figure

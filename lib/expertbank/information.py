@@ -89,7 +89,8 @@ def algorithmic_information(posteriors, confidence: float = 0.95) -> Algorithmic
     confidence = _as_confidence(confidence)
     mean = q.mean(axis=0)
     seen = mean > 0
-    divergences = scipy.special.rel_entr(q, mean).sum(axis=1)
+    # a mass so small that its mean is rounded to 0 would have an infinite divergence from it
+    divergences = scipy.special.rel_entr(q, np.maximum(mean, np.finfo(float).tiny)).sum(axis=1)
     conditional = float(scipy.special.entr(q).sum(axis=1).mean())
     information = max(0.0, float(divergences.mean()))
     n = len(q)
