@@ -91,6 +91,8 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):  # n
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"before => {shown} !== before", arg=before)
     sliders = page.locator(f"{NOTEBOOK} .jp-OutputArea .noUi-handle")
+    cut = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).map(label => label.textContent)"
+    assert page.locator(f"{NOTEBOOK} .widget-label").evaluate_all(cut) == []
     times = {handle.evaluate(NAME): handle.evaluate(MOVES, 30) for handle in sliders.all()}
     assert len(times) == 3
     medians = ", ".join(f"{name} {median(found):.0f} ms" for name, found in times.items())

@@ -1,7 +1,9 @@
 """The built site and the chapters' sources: complete, described, self-contained, in step with their references."""
 
+import importlib
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
@@ -137,6 +139,15 @@ def test_widgets_are_light_and_stand_where_their_still_stood(name):
     for state in states:
         assert len(state) <= 1_500_000
         assert page.count('class="explorer-still"') == 1
+
+
+def test_a_picture_may_spell_thebe(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "chapters" / "_ext")
+    is_thebe = importlib.import_module("no_thebe").is_thebe
+    state = {"type": "application/vnd.jupyter.widget-state+json", "body": '{"value": "iVBORthEBeAAAA"}'}
+    assert not is_thebe(SimpleNamespace(filename=None, attributes=state))
+    assert is_thebe(SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={}))
+    assert is_thebe(SimpleNamespace(filename=None, attributes={"body": "const thebe_selector = ''"}))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
+from http.server import ThreadingHTTPServer
 from urllib.parse import unquote, urljoin, urlsplit
 from xml.etree import ElementTree
 
@@ -17,7 +19,7 @@ from pybtex.database import parse_string
 
 from references import ROOT, chapters
 from test_book import HTML, PAGES, TOC
-from test_browser import browser, site  # noqa: F401  (fixtures)
+from test_browser import Quiet, browser, site, violations  # noqa: F401  (two are fixtures)
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 ADDRESS = CONFIG["repository"]["url"]
@@ -158,28 +160,37 @@ def test_search_finds_a_term(browser, site):  # noqa: F811
     page.close()
 
 
-def test_error_page_works_below_a_folder(browser, site):  # noqa: F811
-    """As Pages shows it: for an address of any depth, with the site below the name of the repository."""
-    prefix = urlsplit(pages_address()).path
-    page = browser.new_page()
-    failed = []
+class Pages(Quiet):
+    """Serves as GitHub Pages does: the site below the repository's name, and 404.html for what is not there."""
 
-    def answer(route):
-        path = urlsplit(route.request.url).path
-        if path.endswith("/lost"):
-            return route.fulfill(path=HTML / "404.html", status=404, content_type="text/html")
-        file = HTML / path.removeprefix(prefix)
-        if path.startswith(prefix) and file.is_file():
-            return route.fulfill(path=file)
-        failed.append(path)
-        return route.abort()
+    prefix = f"/{ADDRESS.rpartition('/')[2]}/"
 
-    page.route("**/*", answer)
-    page.goto(f"{site}{prefix}some/where/lost", wait_until="load")
-    assert page.get_by_role("heading", name="Page not found").is_visible()
-    assert page.locator(".navbar-brand img").first.evaluate("image => image.naturalWidth > 0")
-    assert failed == []
-    page.close()
+    def do_GET(self):
+        path = urlsplit(self.path).path
+        file = HTML / path.removeprefix(self.prefix)
+        found = path.startswith(self.prefix) and file.is_file()
+        file = file if found else HTML / "404.html"
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", self.guess_type(file))
+        self.end_headers()
+        self.wfile.write(file.read_bytes())
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_error_page_works_at_any_depth(browser, theme):  # noqa: F811
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(color_scheme=theme)
+        failed = []
+        page.on("response", lambda response: response.ok or failed.append(urlsplit(response.url).path))
+        lost = f"{Pages.prefix}some/where/lost"
+        page.goto(f"http://127.0.0.1:{server.server_port}{lost}", wait_until="load")
+        assert page.get_by_role("heading", name="Page not found").is_visible()
+        assert page.locator(".navbar-brand img").first.evaluate("image => image.naturalWidth > 0")
+        assert failed == [lost]
+        assert violations(page) == []
+        page.close()
+        server.shutdown()
 
 
 @pytest.mark.parametrize("name", [page.removeprefix("chapters/") for page in PAGES])

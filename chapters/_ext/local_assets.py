@@ -48,13 +48,15 @@ def selected_frame(models: dict, model_id: str) -> str:
 def place_widgets(app, pagename, templatename, context, doctree):
     """Give every widget a still of its first frame, which holds its place; add state and manager where one is shown."""
     scripts = context.get("script_files", [])
-    state = next((s for s in scripts if s.attributes.get("type") == STATE), None)
-    if state is None:
+    states = [s for s in scripts if s.attributes.get("type") == STATE]
+    context["script_files"] = [s for s in scripts if s not in states]
+    bodies = [state.attributes["body"] for state in states]
+    if app.builder.name == "singlehtml":  # all chapters are one page, but only the first one's scripts arrive here
+        files = [file for page in app.env.nb_metadata.values() for file in page.get("js_files", {}).values()]
+        bodies = [attributes["body"] for _, attributes in files if attributes.get("type") == STATE]
+    if not bodies or not VIEW.search(context.get("body", "")):
         return
-    scripts.remove(state)
-    if not VIEW.search(context["body"]):
-        return
-    models = json.loads(state.attributes["body"])["state"]
+    models = {key: model for body in bodies for key, model in json.loads(body)["state"].items()}
     note = "<noscript><p>The sliders need JavaScript; this is the picture that they start from.</p></noscript>"
 
     def with_still(view):
@@ -67,7 +69,7 @@ def place_widgets(app, pagename, templatename, context, doctree):
     local = context["pathto"]("_local", resource=True)
     context["body"] = (
         VIEW.sub(with_still, context["body"])
-        + f'<script type="{STATE}">{state.attributes["body"]}</script>'
+        + "".join(f'<script type="{STATE}">{body}</script>' for body in bodies)
         + f'<script defer src="{local}/explorer.js"></script>'
         + f'<script defer src="{local}/embed.js" data-jupyter-widgets-cdn-only="{local}/"></script>'
     )

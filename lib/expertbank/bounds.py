@@ -150,8 +150,10 @@ def _lowest_mean(means, budgets):
     """The least b <= mean with kl(b || mean) <= budget, elementwise."""
     from scipy.optimize import elementwise  # loaded where it is used
 
+    # Pinsker's inequality brings the lower end of the bracket close; with 1e-12 that leaves 9 steps of 23
+    least = np.maximum(0.0, means - np.sqrt(budgets / 2) - 1e-9)
     roots = elementwise.find_root(
-        lambda b, a, c: _binary_kl(b, a) - c, (np.zeros_like(means), means), args=(means, budgets)
+        lambda b, a, c: _binary_kl(b, a) - c, (least, means), args=(means, budgets), tolerances={"xatol": 1e-12}
     )
     return np.where(roots.success, roots.x, np.where(budgets > 0, 0.0, means))
 
@@ -260,14 +262,15 @@ class LadderExperiment:
         """How often each expert wins when one sample point has loss row u, (BATCHES, U, R)."""
         n_experts, others = losses.shape[1], self.sample_size - 1
         # mistakes on the other points, with the index behind the comma: the least number is the winner
+        kind = np.min_scalar_type(-(self.sample_size + 1) * n_experts)  # short integers are compared many at a time
         keys = np.zeros((n_datasets, n_experts), np.int64)
         if others:
             keys += np.rint(empirical_risks(losses, others, n_datasets, rng) * others).astype(np.int64)
-        keys = np.ascontiguousarray((keys * n_experts + np.arange(n_experts)).T)
+        keys = np.ascontiguousarray((keys * n_experts + np.arange(n_experts)).T, kind)
         batch = np.arange(n_datasets) * BATCHES // n_datasets * n_experts
         winners = [
             np.bincount((keys + row[:, None]).min(axis=0) % n_experts + batch, minlength=BATCHES * n_experts)
-            for row in rows.astype(np.int64) * n_experts
+            for row in rows.astype(kind) * kind.type(n_experts)
         ]
         return np.reshape(winners, (-1, BATCHES, n_experts)).swapaxes(0, 1)
 
@@ -285,26 +288,20 @@ class LadderExperiment:
 
     def _conditional(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """I(W;U | supersample) and I(losses of W;U | supersample), one value per supersample, bias corrected."""
-        both = []
-        for wins, pattern in self.supersamples:
-            same = np.eye(pattern.max() + 1)[pattern]  # (R, patterns)
-            both.append([_mixture_information(wins, alpha), _mixture_information(wins, alpha, same)])
-        return tuple(np.transpose(both))
+        wins, patterns = map(np.stack, zip(*self.supersamples))
+        each = np.eye(wins.shape[1])
+        return tuple(_mixture_information(wins, alpha, groups) for groups in (each, each[patterns]))
 
 
-def _mixture_information(wins, alpha, groups=None) -> float:
-    """I(W;S) of an alpha-mixture whose best expert has frequencies `wins` (R,), less its delta-method bias.
-
-    `groups` (R, G) says which experts look alike, when only the group of W is seen.
+def _mixture_information(wins, alpha, groups) -> np.ndarray:
+    """I(group of W;S), (S,), of alpha-mixtures whose best expert has frequencies `wins` (S, R), less the delta-method
+    bias. `groups` (R, G) or (S, R, G) says which experts look alike, as rows of an identity matrix.
     """
-    posteriors = mix_with_uniform(np.eye(len(wins)), alpha)  # row r: the posterior when r is best
-    if groups is not None:
-        posteriors = posteriors @ groups
-    mean = wins @ posteriors
-    seen = mean > 0
-    variance = wins @ posteriors**2 - mean**2
-    bias = -(variance[seen] / mean[seen]).sum() / (2 * SPLITS_PER_SUPERSAMPLE)
-    return float(scipy.special.entr(mean).sum() - wins @ scipy.special.entr(posteriors).sum(axis=1) - bias)
+    posteriors = mix_with_uniform(np.eye(wins.shape[1]), alpha) @ groups  # row r: the posterior when r is best
+    mean, square = ((wins[:, None] @ law)[:, 0] for law in (posteriors, posteriors**2))
+    variance = np.divide(square - mean**2, mean, where=mean > 0, out=np.zeros_like(mean))
+    given = (wins * scipy.special.entr(posteriors).sum(axis=-1)).sum(axis=-1)
+    return scipy.special.entr(mean).sum(axis=-1) - given + variance.sum(axis=-1) / (2 * SPLITS_PER_SUPERSAMPLE)
 
 
 def _jackknife_error(left_out: list[float]) -> float:

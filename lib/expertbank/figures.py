@@ -30,15 +30,29 @@ STYLE = {
 }
 
 
-def canvas(columns: int = 1, width: float | None = None, height: float = 3.4):
+def canvas(columns: int = 1, width: float | None = None, height: float = 3.4, onto: Figure | None = None):
     """A figure in the book's style with a row of axes: (figure, axes), one Axes or an array of them.
 
-    It is closed at once, so that a notebook shows it where it is returned and nowhere else.
+    It is closed at once, so that a notebook shows it where it is returned and nowhere else. `onto` is an earlier
+    figure to wipe and draw on again: its axes and ticks are there already, which an explorer cannot wait for.
     """
+    if onto is not None:
+        for axes in onto.axes:
+            for artist in [*axes.lines, *axes.collections, *axes.patches, *axes.texts]:
+                artist.remove()
+            axes.relim()
+            axes.autoscale()
+        return onto, onto.axes[0] if columns == 1 else np.array(onto.axes)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, columns, figsize=(width or min(4.2 * columns + 1.6, 9.5), height))
     plt.close(figure)
     return figure, axes
+
+
+def legend_below(figure: Figure, columns: int, **entries) -> None:
+    """A legend under the axes, unless the figure is drawn on again and has it."""
+    if not figure.legends:
+        figure.legend(loc="outside lower center", ncols=columns, **entries)
 
 
 def pointer(axes, x: float, y: float, levels) -> list[Artist]:
@@ -177,12 +191,12 @@ def bounds_by_alpha(alphas, gaps, bounds: dict, union: float) -> Figure:
 # --- chapter 4: the alpha-mixture ---
 
 
-def alpha_plane(curve, marked=(0, 0.3, 0.5, 0.7, 1), every: int = 1) -> Figure:
+def alpha_plane(curve, marked=(0, 0.3, 0.5, 0.7, 1), every: int = 1, onto: Figure | None = None) -> Figure:
     """P1 Fig. 2: the gap of an `AlphaCurve` against its information, under the bound's lines.
 
-    The alphas in `marked` are named; one point in `every` has a marker.
+    The alphas in `marked` are named; one point in `every` has a marker. `onto` as in `canvas`.
     """
-    figure, ax = canvas(width=6.8, height=4.6)
+    figure, ax = canvas(width=6.8, height=4.6, onto=onto)
     reach = 1.06 * max(curve.information.max(), 0.1)
     line = np.linspace(0, reach, 400)
     for sigma, style, name in ((1, "--", "1"), (0.5, "-", "1/2")):
@@ -199,7 +213,7 @@ def alpha_plane(curve, marked=(0, 0.3, 0.5, 0.7, 1), every: int = 1) -> Figure:
     ax.set(xlabel="$I(S;W)$ (nats)", ylabel="mean generalisation gap", xlim=(-0.03 * reach, 1.12 * reach))
     top = np.sqrt(2 * reach / curve.sample_size)
     ax.set_ylim(min(-0.07 * top, 1.2 * curve.test_gap.min()), 1.05 * top)
-    figure.legend(loc="outside lower center", ncols=2)
+    legend_below(figure, 2)
     return figure
 
 
@@ -231,12 +245,13 @@ def alpha_grid(curves) -> Figure:
 # --- chapter 5: the binary symmetric channel ---
 
 
-def bsc_plane(betas, points, sample_size: int, sampled=(), marked=()) -> Figure:
+def bsc_plane(betas, points, sample_size: int, sampled=(), marked=(), onto: Figure | None = None) -> Figure:
     """P1 Fig. 3: mean risks of `BscSelection` results against their rates, the curve D(R), and (13) at each point.
 
-    `points` are exact, one for each of `betas`; `sampled` are Monte Carlo ones; betas in `marked` are named.
+    `points` are exact, one for each of `betas`; `sampled` are Monte Carlo ones; betas in `marked` are named. `onto` as
+    in `canvas`.
     """
-    figure, ax = canvas(width=6.8, height=4.6)
+    figure, ax = canvas(width=6.8, height=4.6, onto=onto)
     rate, risk = np.array([p.rate for p in points]), np.array([p.risk for p in points])
     curve, information = bsc_distortion_rate(rate), np.array([p.information for p in points])
     span = np.linspace(max(0, rate.min() - 0.03), rate.max() + 0.03, 200)
@@ -254,7 +269,7 @@ def bsc_plane(betas, points, sample_size: int, sampled=(), marked=()) -> Figure:
         if beta in marked:
             ax.annotate(rf"$\beta$ = {beta:g}", (x, y), (7, 3), textcoords="offset points", fontsize=9)
     ax.set(xlabel="mean gating rate $R_g$ (nats)", ylabel="mean risk")
-    figure.legend(loc="outside lower center", ncols=3)
+    legend_below(figure, 3)
     return figure
 
 
@@ -392,9 +407,9 @@ def bank_gap_histogram(gaps, bounds: dict) -> Figure:
     return figure
 
 
-def gap_histogram(ends, reach: float, names) -> tuple[Figure, np.ndarray]:
+def gap_histogram(ends, reach: float, names, onto: Figure | None = None) -> tuple[Figure, np.ndarray]:
     """Axes for `gap_bars` from -reach to reach, high enough for samples `ends` of gaps, and the bins."""
-    figure, axes = canvas(width=6, height=3.6)
+    figure, axes = canvas(width=6, height=3.6, onto=onto)
     bins = np.linspace(-reach, reach, 61)
     axes.set(xlabel="gap of one run: population risk − empirical risk", ylabel="runs", xlim=(-reach, reach))
     axes.set_ylim(0, 1.1 * max(np.histogram(gaps, bins)[0].max() for gaps in ends))
@@ -402,7 +417,7 @@ def gap_histogram(ends, reach: float, names) -> tuple[Figure, np.ndarray]:
     lines = [Line2D([], [], label=f"population: {name}", **look) for name, look in looks]
     for name, color, style in (("σ = 1", RED, "--"), ("σ = 1/2", GREEN, "-.")):
         lines.append(Line2D([], [], color=color, ls=style, label=f"± bound, {name}"))
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)
+    legend_below(figure, 2, handles=lines, frameon=False)
     return figure, bins
 
 
@@ -857,9 +872,9 @@ def bound_ratios(alphas, ratios: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def ladder_axes(names) -> Figure:
+def ladder_axes(names, onto: Figure | None = None) -> Figure:
     """Axes for `ladder_rungs`: one row a bound from top to bottom, multiples of the gap on a logarithmic axis."""
-    figure, ax = canvas(width=6, height=4)
+    figure, ax = canvas(width=6, height=4, onto=onto)
     ax.set_yticks(range(len(names)), names)
     ax.set(xscale="log", xlabel="bound / gap", xlim=(0.9, 130), ylim=(len(names) - 0.4, -0.6))
     ticks = (1, 2, 5, 10, 20, 50, 100)
@@ -871,8 +886,9 @@ def ladder_axes(names) -> Figure:
 
 def ladder_rungs(ax, multiples) -> list[Artist]:
     """A bar from 1 to each multiple, with its number."""
-    bars = ax.barh(range(len(multiples)), np.array(multiples) - 1, left=1, color=BLUE, height=0.6)
-    return [*bars, *ax.bar_label(bars, [f"{multiple:.2f}" for multiple in multiples], padding=3, fontsize=9)]
+    bars = ax.hlines(range(len(multiples)), 1, multiples, color=BLUE, lw=10)  # as one artist, it is drawn sooner
+    look = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+    return [bars, *(ax.annotate(f"{at:.2f}", (at, row), **look) for row, at in enumerate(multiples))]
 
 
 # --- chapter 13: the audit ---
@@ -892,12 +908,12 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
 # --- chapter 16: private gates and noisy links ---
 
 
-def against_limits(panels: list[dict], width: float = 7.8, height: float = 3.8) -> Figure:
+def against_limits(panels: list[dict], width: float = 7.8, height: float = 3.8, onto: Figure | None = None) -> Figure:
     """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name -> (P,) or a constant.
 
-    Options: title, log (the x axis), ylim.
+    Options: title, log (the x axis), ylim. `onto` as in `canvas`.
     """
-    figure, axes = canvas(len(panels), width=width, height=height)
+    figure, axes = canvas(len(panels), width=width, height=height, onto=onto)
     for panel, axis in zip(panels, np.atleast_1d(axes)):
         for (name, values), style in zip(panel["limits"].items(), ("-", "--", ":", "-.")):
             axis.plot(
@@ -909,7 +925,8 @@ def against_limits(panels: list[dict], width: float = 7.8, height: float = 3.8) 
         if panel.get("log"):
             axis.set_xscale("log")
         axis.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=panel.get("title"), ylim=panel.get("ylim"))
-        axis.legend(fontsize=8)
+        if axis.get_legend() is None:
+            axis.legend(fontsize=8)
     return figure
 
 

@@ -12,7 +12,7 @@ from expertbank._checks import as_count, as_interval, as_losses
 from expertbank.bounds import xu_raginsky_bound
 from expertbank.channels import bsc_distortion_rate, bsc_rate
 from expertbank.information import algorithmic_information, mutual_information
-from expertbank.learners import alpha_mixture, draw_experts, empirical_risks, gibbs_posterior
+from expertbank.learners import draw_experts, empirical_risks, gibbs_posterior, mix_with_uniform
 
 INPUTS_PER_BLOCK = 1000
 
@@ -143,13 +143,14 @@ def _alpha_curve(risks, pool_risks, test_risks, alphas, sample_size) -> AlphaCur
     n_datasets, n_candidates = risks.shape
     picked = risks.argmin(axis=1)
     frequencies = np.bincount(picked, minlength=n_candidates) / n_datasets
-    # given the minimiser, W comes from a symmetric channel that alpha alone decides
-    posteriors = [alpha_mixture(1 - np.eye(n_candidates), alpha) for alpha in alphas]
-    information = np.array([mutual_information(q, frequencies) for q in posteriors])
+    # given the minimiser, W comes from a symmetric channel that alpha alone decides: H(W|S) is that of any of its rows
+    laws = np.eye(n_candidates)[0], frequencies
+    row, marginals = (np.array([mix_with_uniform(law, alpha) for alpha in alphas]) for law in laws)
+    information = np.maximum(0, scipy.special.entr(marginals).sum(axis=1) - scipy.special.entr(row).sum(axis=1))
     deficits = pool_risks - risks
     excess = deficits[np.arange(n_datasets), picked] - deficits @ frequencies
     gap = alphas * excess.mean() * n_datasets / (n_datasets - 1)
-    shift = np.array([frequencies @ q @ (test_risks - pool_risks) for q in posteriors])
+    shift = marginals @ (test_risks - pool_risks)
     error = alphas * excess.std(ddof=1) / np.sqrt(n_datasets)
     return AlphaCurve(alphas, sample_size, information, gap, error, gap + shift, frequencies)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import ipywidgets
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from expertbank import figures
@@ -60,10 +61,10 @@ class Dial(NamedTuple):
 
 
 def _explorer(scene: Callable, dials: dict[str, Dial], alt: str, live: bool | None) -> ipywidgets.VBox:
-    """Sliders over a picture that `scene` draws: scene(**the dials after the first) returns (figure, move).
+    """Sliders over a picture that `scene` draws: scene(sheet, **the dials after the first) returns (figure, move).
 
-    The figure is drawn once. move(value of the first dial) adds to it what this value changes, and returns these
-    artists and the numbers to read beside the picture, as a dict of strings.
+    The figure is drawn once, on `sheet` where that is not None. move(value of the first dial) adds to it what this
+    value changes, and returns these artists and the numbers to read beside the picture, as a dict of strings.
     """
     if live is None:
         live = "EXPERTBANK_FRAMES" not in os.environ
@@ -114,33 +115,32 @@ def _live(scene, dials, alt) -> ipywidgets.VBox:
 
 
 class _Easel:
-    """Draws the scenes of one explorer as HTML. Axes and labels are drawn once a scene, which is most of the work.
+    """Draws the scenes of one explorer as HTML, one after the other, on one figure and through one renderer.
 
-    All scenes share one renderer, which remembers how texts are set, and the first one's layout.
+    Setting up axes and rendering glyphs is most of the work, so later scenes find the axes of the first, have few
+    ticks, and get a copy of its legend.
     """
 
     def __init__(self, scene: Callable, alt: str):
-        self.scene, self.alt, self.renderer, self.places = scene, alt, None, []
+        self.scene, self.alt, self.sheet, self.legends = scene, alt, None, []
 
     def painter(self, **outer) -> Callable[[float], str]:
         """A function from a value of the first dial to the HTML of its frame."""
-        figure, move = self.scene(**outer)
-        figure.set(dpi=PIXELS_PER_INCH, figwidth=WIDTH)
-        if self.renderer is None:
-            self.renderer = RendererAgg(*map(int, figure.bbox.size), PIXELS_PER_INCH)
-            figure.get_layout_engine().set(w_pad=0.17)  # room for longer tick labels of later scenes
-            figure.draw(self.renderer)
-            self.places = [axes.get_position() for axes in figure.axes]
-        figure.set_layout_engine("none")
-        for axes, place in zip(figure.axes, self.places):
-            axes.set_position(place)
+        figure, move = self.scene(self.sheet, **outer)
+        if self.sheet is None:
+            self.set_up(figure)
         self.renderer.clear()
         figure.draw(self.renderer)
+        for legend in self.legends:
+            self.renderer.restore_region(legend)
         for axes in figure.axes:
             axes.set_autoscale_on(False)  # what is added later must not move the axes
         ground = self.renderer.copy_from_bbox(figure.bbox)
+        limits = [{"xlim": axes.get_xlim(), "ylim": axes.get_ylim()} for axes in figure.axes]
 
         def paint(value) -> str:
+            for axes, place in zip(figure.axes, limits):
+                axes.set(**place)  # another scene may have come in between
             artists, numbers = move(value)
             self.renderer.restore_region(ground)
             for artist in artists:
@@ -149,6 +149,21 @@ class _Easel:
             return self.html(numbers)
 
         return paint
+
+    def set_up(self, figure) -> None:
+        """Lay out the first scene for good, and keep its legend as it was drawn."""
+        self.sheet = figure
+        figure.set(dpi=PIXELS_PER_INCH, figwidth=WIDTH)
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            if isinstance(axis.get_major_locator(), MaxNLocator):
+                axis.get_major_locator().set_params(nbins=5)
+        self.renderer = RendererAgg(*map(int, figure.bbox.size), PIXELS_PER_INCH)
+        figure.get_layout_engine().set(w_pad=0.17)  # room for longer tick labels of later scenes
+        figure.draw(self.renderer)
+        figure.set_layout_engine("none")
+        for legend in figure.legends:
+            self.legends.append(self.renderer.copy_from_bbox(legend.get_window_extent(self.renderer)))
+            legend.set_visible(False)
 
     def html(self, numbers: dict[str, str]) -> str:
         """What the renderer holds as a picture of few colours, and the numbers to read beside it."""
@@ -205,10 +220,10 @@ def explore_alpha_mixture(pool, test, n_datasets: int = 500, live: bool | None =
     """The (information, gap) plane by alpha and sample size m; live also by how many candidates are in the bank."""
     n_candidates = pool.shape[1]
 
-    def scene(sample_size, candidates=n_candidates):
+    def scene(sheet, sample_size, candidates=n_candidates):
         run = (pool[:, :candidates], test[:, :candidates])
         fine = alpha_curve(run[0], np.linspace(0, 1, 101), sample_size, n_datasets, run[1])
-        figure = figures.alpha_plane(fine, marked=(), every=5)
+        figure = figures.alpha_plane(fine, marked=(), every=5, onto=sheet)
 
         def move(alpha):
             at = int(np.abs(fine.alphas - alpha).argmin())
@@ -239,9 +254,9 @@ def explore_bsc(candidates, live: bool | None = None) -> ipywidgets.VBox:
     """The (rate, risk) plane of P1 experiment 2, exactly, by beta and sample size m; live also by the crossover p*."""
     betas = [0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 3, 10, 30]
 
-    def scene(sample_size, crossover=0.2):
+    def scene(sheet, sample_size, crossover=0.2):
         points = [bsc_selection(candidates, crossover, sample_size, beta) for beta in betas]
-        figure = figures.bsc_plane(betas, points, sample_size)
+        figure = figures.bsc_plane(betas, points, sample_size, onto=sheet)
 
         def move(beta):
             point = bsc_selection(candidates, crossover, sample_size, beta)
@@ -278,7 +293,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
     pool = bank.losses("train")
     populations = {"the pool itself": pool.mean(axis=0), "test split (P2)": bank.losses("test").mean(axis=0)}
 
-    def scene(sample_size):
+    def scene(sheet, sample_size):
         risks = empirical_risks(pool, sample_size, n_datasets, 0)
 
         @cache
@@ -291,7 +306,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
 
         ends = [run.gaps for alpha in (0.0, 1.0) for run in runs(alpha).values()]
         reach = 1.05 * max(bounds(1.0)["σ = 1"], *(np.abs(gaps).max() for gaps in ends))
-        figure, bins = figures.gap_histogram(ends, reach, populations)
+        figure, bins = figures.gap_histogram(ends, reach, populations, onto=sheet)
 
         def move(alpha):
             found, limits = runs(alpha), bounds(alpha)
@@ -318,7 +333,7 @@ def explore_blahut_arimoto(curve: RateDistortion, losses, live: bool | None = No
     """Points of a curve by lambda: rate, loss, supporting line, the share of each expert. Live solves `losses` anew."""
     lams = np.sort(curve.lam).tolist()
 
-    def scene():
+    def scene(sheet):
         figure = figures.curve_and_shares(curve)
 
         def move(lam):
@@ -357,7 +372,7 @@ def explore_gates(sweep: GateSweep, bank: ExpertBank, n_images: int = 4000, live
     families = {name: rows[rows["family"] == name] for name in ("linear", "cnn", "prototype")}
     points = {name: (found["rate"], found["loss"]) for name, found in families.items()}
 
-    def scene():
+    def scene(sheet):
         figure = figures.gate_dial(curve, points, bank.n_experts)
 
         def move(lam):
@@ -406,10 +421,10 @@ def explore_ladder(experiments: Sequence[LadderExperiment], live: bool | None = 
     """Every bound as a multiple of the gap, by alpha and by the sample size m of the given experiments."""
     by_size = {experiment.sample_size: experiment for experiment in experiments}
 
-    def scene(sample_size):
+    def scene(sheet, sample_size):
         experiment = by_size[sample_size]
         names = sorted(experiment.at(1, errors=False).values.items(), key=lambda item: -item[1])
-        figure = figures.ladder_axes([LADDER_NAMES[key] for key, _ in names])
+        figure = figures.ladder_axes([LADDER_NAMES[key] for key, _ in names], onto=sheet)
 
         def move(alpha):
             ladder = experiment.at(alpha, errors=False)
@@ -445,7 +460,7 @@ def explore_link(prior, costs, curve: RateDistortionCurve, live: bool | None = N
     k = len(prior)
     errors = np.linspace(0, 1 - 1 / k, 13)
 
-    def scene(epsilon):
+    def scene(sheet, epsilon):
         mechanisms = {
             "randomised response": randomised_response(k, epsilon),
             "staircase": least_loss_mechanism(prior, epsilon, costs),
@@ -462,7 +477,9 @@ def explore_link(prior, costs, curve: RateDistortionCurve, live: bool | None = N
         named = {"D(least cap)": limits, "no gate: D(0)": curve.ceiling, "every input's best": curve.floor}
         room = (0.9 * curve.floor, 1.1 * curve.ceiling)
         labels = {"xlabel": "error of the link", "ylabel": "expected loss", "ylim": room}
-        figure = figures.against_limits([{"x": errors, **labels, "limits": named, "measured": measured}], 6.4)
+        figure = figures.against_limits(
+            [{"x": errors, **labels, "limits": named, "measured": measured}], 6.4, onto=sheet
+        )
 
         def move(error):
             sent, loss, limit = at(error)
