@@ -57,28 +57,23 @@ lab: $(READY)  ## open JupyterLab as Binder does: a click on a chapter opens it 
 
 # Everything but `make book` keeps executed chapters in build/cache, which a changed library or bank empties.
 SPHINX = PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-build -q -d build/doctrees
-SPHINX_OPTIONS = -D nb_execution_mode=cache -D nb_execution_cache_path=$(CURDIR)/build/cache
-LIBRARY = $(shell find lib data/banks chapters/_ext -name '*.py' -o -name '*.npz')
+SPHINX_OPTIONS = -D nb_execution_cache_path=$(CURDIR)/build/cache
 
 conf.py: _config.yml $(READY)
 	jupyter-book config sphinx .
 	touch $@
 
-build/fresh: $(LIBRARY)
-	rm -rf build/cache build/doctrees
-	mkdir -p build && touch $@
-
-serve: conf.py build/fresh $(NPM)  ## show the book and build it again whenever a chapter or the library changes
+serve: conf.py $(NPM)  ## show the book and build it again whenever a chapter or the library changes
 	PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-autobuild -d build/doctrees $(SPHINX_OPTIONS) --open-browser --watch lib \
-	  --pre-build 'make --silent build/fresh' $(foreach d,.venv .git _build build node_modules data tests conf.py,--ignore '$(CURDIR)/$d') \
+	  $(foreach d,.venv .git _build build node_modules data tests conf.py,--ignore '$(CURDIR)/$d') \
 	  --re-ignore '__pycache__|\.egg-info|\.ipynb' . build/serve
 
-pdf: conf.py build/fresh $(NPM)  ## the whole book as build/book.pdf, printed by Chromium
+pdf: conf.py $(NPM)  ## the whole book as build/book.pdf, printed by Chromium
 	$(SPHINX) $(SPHINX_OPTIONS) -b singlehtml . build/single
 	mv build/single/chapters/start.html build/single/book.html
 	python chapters/_ext/pdf.py build/single/book.html build/book.pdf
 
-epub: conf.py build/fresh $(NPM)  ## the whole book as build/book.epub, mathematics in MathML
+epub: conf.py $(NPM)  ## the whole book as build/book.epub, mathematics in MathML
 	$(SPHINX) $(SPHINX_OPTIONS) -D html_math_renderer=mathml -D pygments_style=default -b epub . build/epub
 	mv build/epub/*.epub build/book.epub
 

@@ -76,8 +76,8 @@ def harden(gate) -> np.ndarray:
 def fit_linear_gate(features, losses, lam: float, ridge: float = 1e-6) -> np.ndarray:
     """Weights (F + 1, R) of the softmax gate on features (N, F), the last row a bias, that minimises P2 (26).
 
-    Expected loss + lam I(X;T) + ridge |weights|^2 over all inputs at once, by L-BFGS-B from uniform routing: no
-    minibatch, so no bias of the rate. Not convex: a local minimum. Raises ValueError where shapes differ.
+    Expected loss + lam I(X;T) + ridge times the squared weights, over all inputs at once, by L-BFGS-B from uniform
+    routing: no minibatch, so no bias of the rate. Not convex: a local minimum. Raises ValueError where shapes differ.
     """
     features, losses = np.asarray(features, dtype=float), as_losses(losses).astype(float)
     lam = as_number(lam, "lam", 0, np.inf, allowed="a number >= 0")

@@ -91,7 +91,7 @@ def small_cnn(images: torch.Tensor, n_experts: int) -> nn.Module:
 
 
 class Prototypes(nn.Module):
-    """p(t|x) = sum_k softmax_k(-|x - c_k|^2 / tau) softmax(table_k)_t: each input goes to what is near it."""
+    """`p(t|x) = sum_k softmax_k(-|x - c_k|^2 / tau) softmax(table_k)_t`: prototypes near x say where it goes."""
 
     def __init__(self, images: torch.Tensor, n_experts: int, n_prototypes: int = 100):
         super().__init__()

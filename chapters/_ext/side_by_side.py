@@ -1,0 +1,70 @@
+"""Chapters are executed side by side, one a core, and again whenever the library or its data has changed.
+
+MyST-NB executes one chapter after the other; here they go through the same cache, filled before it looks. Neither it
+nor jupyter-cache notices that a library changed, so a stamp of its files lies beside the cache: where it differs, the
+cache is emptied and every notebook is read anew. A chapter that fails is left to MyST-NB, which reports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+
+WATCHED = ("lib", "data", "chapters/_ext")
+CHAPTER = {"name": "myst_nb_md", "type": "plugin"}
+
+
+def stamp(root: Path) -> str:
+    """Names, sizes and times of all files that results depend on."""
+    files = sorted(file for folder in WATCHED for file in (root / folder).rglob("*") if file.is_file())
+    seen = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if "__pycache__" not in file.parts
+    ]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
+
+
+def notebooks(env, names) -> list[str]:
+    return sorted(name for name in names if "kernelspec:" in Path(env.doc2path(name)).read_text())
+
+
+def forget(app, env, added, changed, removed) -> list[str]:
+    """What must be read again because the library is another one."""
+    folder, now = Path(app.config.nb_execution_cache_path), stamp(Path(app.confdir))
+    note = folder.with_name(folder.name + ".stamp")
+    if note.exists() and note.read_text() == now:
+        return []
+    shutil.rmtree(folder, ignore_errors=True)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(now)
+    return notebooks(env, env.found_docs - added)
+
+
+def execute(app, env, names) -> None:
+    """Fill the cache with the chapters that are about to be read."""
+    chapters = notebooks(env, names)
+    if app.config.nb_execution_mode != "cache" or len(chapters) < 2:
+        return
+    cache = get_cache(app.config.nb_execution_cache_path)
+    paths = [str(Path(env.doc2path(name)).resolve()) for name in chapters]
+    for path in paths:
+        cache.add_nb_to_project(path, read_data=CHAPTER)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # chapters share the cores already
+    executor = load_executor("local-parallel", cache)
+    executor.run_and_cache(filter_uris=paths, timeout=app.config.nb_execution_timeout)
+
+
+def place(app, config) -> None:
+    if not config.nb_execution_cache_path:
+        config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache")
+
+
+def setup(app):
+    app.connect("config-inited", place)
+    app.connect("env-get-outdated", forget)
+    app.connect("env-before-read-docs", execute)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
