@@ -20,8 +20,8 @@ test: $(READY)  ## everything: ruff, the book, unit tests, chapters against refe
 	ruff check .
 	ruff format --check .
 	$(MAKE) book
-	python -m pytest
-	python -m pytest --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
+	python -m pytest --numprocesses auto --dist loadfile
+	python -m pytest --numprocesses auto --dist loadfile --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
 
 references: $(READY)  ## re-execute every chapter and store its text outputs under tests/references
 	python tests/references.py

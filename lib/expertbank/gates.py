@@ -43,7 +43,7 @@ class Judgement:
     """A gate on a loss table."""
 
     rate: float
-    """I(X;T) in nats, plug-in: P2 (24)"""
+    """I(X;T) in nats, plug-in, P2 (24)"""
     rate_interval: tuple[float, float]
     """normal interval at 95% around the rate less its bias"""
     loss: float

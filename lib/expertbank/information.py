@@ -67,11 +67,11 @@ class AlgorithmicInformation:
     """I(S;W) estimated from the posteriors of M datasets, in nats: P2 (16)-(18)."""
 
     marginal_entropy: float
-    """H(W), entropy of the mean posterior: P2 (16)"""
+    """H(W), entropy of the mean posterior, P2 (16)"""
     conditional_entropy: float
-    """H(W|S), mean entropy of the posteriors: P2 (17)"""
+    """H(W|S), mean entropy of the posteriors, P2 (17)"""
     information: float
-    """their difference: P2 (18)"""
+    """their difference, P2 (18)"""
     bias: float
     """expected value of `information` minus the truth, by the delta method"""
     standard_error: float

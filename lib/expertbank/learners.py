@@ -131,17 +131,17 @@ class Selection:
 
     @property
     def information(self) -> float:
-        """I(S;W) in nats: P2 (18)"""
+        """I(S;W) in nats, P2 (18)"""
         return self.algorithmic.information
 
     @property
     def marginal_entropy(self) -> float:
-        """H(W) in nats: P2 (16)"""
+        """H(W) in nats, P2 (16)"""
         return self.algorithmic.marginal_entropy
 
     @property
     def conditional_entropy(self) -> float:
-        """H(W|S) in nats: P2 (17)"""
+        """H(W|S) in nats, P2 (17)"""
         return self.algorithmic.conditional_entropy
 
     @property
@@ -159,7 +159,7 @@ class Selection:
 
     @property
     def gap(self) -> float:
-        """mean gap G: P2 (20)"""
+        """mean gap G, P2 (20)"""
         return float(self.gaps.mean())
 
     @property
