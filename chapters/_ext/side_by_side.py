@@ -33,15 +33,19 @@ def notebooks(env, names) -> list[str]:
 
 
 def forget(app, env, added, changed, removed) -> list[str]:
-    """What must be read again because the library is another one."""
+    """What must be read again because the library is another one.
+
+    The stamp is also kept in the environment, which Sphinx stores only after reading: a build that was stopped between
+    emptying the cache and reading every chapter is made up for by the next one.
+    """
     folder, now = Path(app.config.nb_execution_cache_path), stamp(Path(app.confdir))
     note = folder.with_name(folder.name + ".stamp")
-    if note.exists() and note.read_text() == now:
-        return []
-    shutil.rmtree(folder, ignore_errors=True)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(now)
-    return notebooks(env, env.found_docs - added)
+    if not note.exists() or note.read_text() != now:
+        shutil.rmtree(folder, ignore_errors=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(now)
+    known, env.side_by_side_stamp = getattr(env, "side_by_side_stamp", None), now
+    return [] if known == now else notebooks(env, env.found_docs - added)
 
 
 def execute(app, env, names) -> None:
