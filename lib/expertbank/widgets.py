@@ -488,7 +488,8 @@ def explore_link(prior, costs, curve: RateDistortionCurve, live: bool | None = N
                 "privacy allows": f"{cap:.3f} nats",
                 "the link": f"{symmetric_capacity(k, error):.3f}",
                 "staircase carries": f"{carried:.3f}",
-                "loss": f"{loss['staircase']:.4f}, randomised response {loss['randomised response']:.4f}",
+                "loss": f"{loss['staircase']:.4f}",
+                "of randomised response": f"{loss['randomised response']:.4f}",
                 "limit": f"{limit:.4f}",
             }
             return figures.pointer(figure.axes[0], error, loss["staircase"], [limit]), numbers
