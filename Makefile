@@ -78,7 +78,7 @@ epub: conf.py $(NPM)  ## the whole book as build/book.epub, mathematics in MathM
 	mv build/epub/*.epub build/book.epub
 
 linkcheck: conf.py $(NPM)  ## ask every external address in the book whether it is still there (online)
-	$(SPHINX) -D nb_execution_mode=off -d build/doctrees-links -b linkcheck . build/linkcheck
+	$(SPHINX) $(SPHINX_OPTIONS) -b linkcheck . build/linkcheck
 
 lock: $(READY)  ## pin the versions that are installed now
 	python -m pip freeze --exclude-editable > constraints.txt
