@@ -62,7 +62,9 @@ def test_no_frame_of_the_link_lies_below_its_limit():
     *sliders, pictures = explore_link(prior, costs, curve, live=False).children
     assert [len(slider.options) for slider in sliders] == [13, 7]
     for frame in (frame for row in pictures.children for frame in row.children):
-        loss, response, limit = re.search(r"loss <b>(.*), .* (.*)</b>; limit <b>(.*)</b>", frame.value).groups()
+        loss, response, limit = re.search(
+            r"loss <b>(.*)</b>; of randomised response <b>(.*)</b>; limit <b>(.*)</b>", frame.value
+        ).groups()
         assert float(limit) <= float(loss) + 1e-4 and float(loss) <= float(response) <= curve.ceiling + 1e-4
     *dials, picture = explore_link(prior, costs, curve, live=True).children
     before = picture.value

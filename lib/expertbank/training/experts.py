@@ -221,8 +221,8 @@ def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = 
 
 
 def recipe_of(manifest: dict) -> Recipe:
-    """The recipe that a bank's manifest states; ValueError where a field is missing or unknown."""
-    recipe = {name: value for name, value in manifest["recipe"].items() if name not in ARCHITECTURE}
+    """The recipe that a bank's manifest states, else the default; ValueError where a field is unknown."""
+    recipe = {name: value for name, value in manifest.get("recipe", {}).items() if name not in ARCHITECTURE}
     try:
         return (SpecialistRecipe if "distortions" in recipe else Recipe)(**recipe)
     except TypeError as error:
