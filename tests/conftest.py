@@ -82,3 +82,11 @@ def contents():
         }
 
     return read
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What passing tests measured, collected from all worker processes."""
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(line)

@@ -77,20 +77,18 @@ def visit(request, browser, site):
 
 
 @pytest.fixture(scope="module")
-def weights(request):
-    """Bytes by page, which end in _build/page_weights.csv and in the report."""
+def weights():
+    """Bytes by page, which end in _build/page_weights.csv."""
     found = {}
     yield found
     rows = [(name, len(asked), size) for name, (asked, size) in found.items()]
     with (HTML.parent / "page_weights.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("page", "requests", "bytes"), *rows])
-    say(request, "first load, gzip: " + ", ".join(f"{row[0]} {row[2] / 1e6:.2f} MB" for row in rows))
 
 
 def say(request, line):
-    """Print a measurement in the report of a test that passes."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{line}")
+    """Keep a measurement for the end of the run, also that of a test that passes: see `conftest`."""
+    request.node.user_properties.append(("measured", line))
 
 
 @functools.cache
@@ -119,6 +117,7 @@ def test_page_is_whole(visit, weights, request, name):
     if "desktop-light" in request.node.callspec.id:
         with_widget = name.removeprefix("chapters/") in WITH_EXPLORER
         weights[name] = page.asked, sum(map(transferred, page.asked))
+        say(request, f"first load of {name}, gzip: {weights[name][1] / 1e6:.2f} MB")
         assert with_widget == any(path.endswith("/embed.js") for path in page.asked)
         assert weights[name][1] <= (2_500_000 if with_widget else 999_999), sorted(page.asked, key=transferred)
     assert page.problems == []
