@@ -338,6 +338,9 @@ def test_a_damaged_sweep_is_refused(copied):
     (copied / "gates.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"gates\.csv is missing, though the manifest lists it"):
         load_gates(copied)
+    (copied / "manifest.json").write_text('{"files": {}}')
+    with pytest.raises(ValueError, match=r"manifest\.json is not a gate manifest"):
+        load_gates(copied)
 
 
 def test_saving_what_was_loaded_gives_the_same_sweep(copied, tmp_path, sweep):

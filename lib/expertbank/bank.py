@@ -12,7 +12,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,9 +105,7 @@ def save_bank(folder, labels: dict, predictions: dict, manifest: dict, extra_fil
     _check_arrays(folder, arrays)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))
-    files = {name: describe_file(folder / name) for name in ("predictions.npz", *extra_files)}
-    text = json.dumps({**manifest, "files": files}, indent=2) + "\n"
-    write_atomically(folder / "manifest.json", lambda file: file.write(text.encode()))
+    seal(folder, manifest, ("predictions.npz", *extra_files))
 
 
 def bank_folder(name, root=None) -> Path:
@@ -120,15 +118,26 @@ def bank_folder(name, root=None) -> Path:
     return folder
 
 
-def read_manifest(folder: Path, needed: tuple[str, ...] = ("predictions.npz",)) -> dict:
-    """The manifest of a folder; ValueError where it is not valid JSON with a `files` table that has what is needed."""
+def seal(folder, manifest: dict, names: Sequence[str]) -> None:
+    """Write `manifest.json` atomically, with size and sha256 of the named files that are already in `folder`.
+
+    Written last it says that the folder is whole. Raises FileNotFoundError where a file is missing.
+    """
+    folder = Path(folder)
+    text = json.dumps({**manifest, "files": {name: describe_file(folder / name) for name in names}}, indent=2) + "\n"
+    write_atomically(folder / "manifest.json", lambda file: file.write(text.encode()))
+
+
+def read_manifest(folder: Path, needed: Sequence[str] = ("predictions.npz",), kind: str = "bank") -> dict:
+    """The manifest that `seal` wrote; ValueError, naming the kind of folder, where it is not valid JSON with a `files`
+    table that has what is needed."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
         for listed in (*(manifest["files"][name] for name in needed), *manifest["files"].values()):
             listed["bytes"], listed["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a bank manifest ({error!r}); restore it from git") from error
+        raise ValueError(f"{path} is not a {kind} manifest ({error!r}); restore it from git") from error
     return manifest
 
 

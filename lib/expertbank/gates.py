@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,8 @@ from expertbank.bank import (
     SPLITS,
     ExpertBank,
     check_file,
-    describe_file,
     read_manifest,
+    seal,
     write_atomically,
 )
 from expertbank.information import algorithmic_information
@@ -269,7 +268,7 @@ def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
     folder = Path(folder) if folder is not None else REPOSITORY / "data" / "gates"
     if not (folder / "manifest.json").is_file():
         raise FileNotFoundError(f"no gates in {folder}; `make gates` trains them")
-    manifest = read_manifest(folder, FILES)
+    manifest = read_manifest(folder, FILES, "gate")
     table, arrays = (check_file(folder, manifest, name) for name in FILES)
     rows = np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8")
     with np.load(arrays, allow_pickle=False) as archive:
@@ -286,8 +285,7 @@ def save_gates(folder, rows: Sequence[dict], arrays: dict, manifest: dict) -> No
     writer.writerows(rows)
     write_atomically(folder / FILES[0], lambda file: file.write(text.getvalue().encode()))
     write_atomically(folder / FILES[1], lambda file: np.savez_compressed(file, **arrays))
-    sealed = {**manifest, "files": {name: describe_file(folder / name) for name in FILES}}
-    write_atomically(folder / "manifest.json", lambda file: file.write((json.dumps(sealed, indent=2) + "\n").encode()))
+    seal(folder, manifest, FILES)
 
 
 def as_steps(losses) -> np.ndarray:
