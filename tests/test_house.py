@@ -25,7 +25,7 @@ LAYERS = [
     {"gates"},
     {"theorem2"},
     {"paper"},
-    {"figures", "training.datasets"},
+    {"figures", "training.datasets", "training.jobs"},
     {"training.experts"},
     {"training.gates"},
     {"widgets", "cli"},

@@ -198,7 +198,7 @@ def test_killed_run_goes_on_where_it_stopped(trained, experts, recipe, mnist_roo
 
 def test_partial_run_with_another_recipe_is_kept(experts, recipe, tmp_path, contents):
     folder = tmp_path / "small"
-    experts._open_partial(folder, recipe)
+    experts.open_partial(folder, asdict(recipe))
     before = contents(tmp_path)
     other = experts.Recipe(n_experts=2, subset_size=300)
     with pytest.raises(ValueError, match=r"small\.partial was begun with .*200.*, not .*300.*; remove it"):

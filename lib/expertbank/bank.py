@@ -95,8 +95,7 @@ def save_bank(folder, labels: dict, predictions: dict, manifest: dict, extra_fil
     the manifest should seal too. An existing bank is never overwritten: FileExistsError.
     """
     folder = Path(folder)
-    if (folder / "manifest.json").exists():
-        raise FileExistsError(f"{folder} already holds a bank; choose another folder or move it away")
+    check_free(folder, "a bank")
     arrays = {}
     for split in SPLITS:
         arrays[f"{split}_labels"] = _as_classes(labels[split], f"{split} labels")
@@ -116,6 +115,12 @@ def bank_folder(name, root=None) -> Path:
         known = sorted(path.parent.name for path in root.glob("*/manifest.json"))
         raise FileNotFoundError(f"no bank named {str(name)!r} in {root}; allowed are {known}")
     return folder
+
+
+def check_free(folder, holds: str) -> None:
+    """Raise FileExistsError, naming what the folder holds, where `seal` has already closed it."""
+    if (Path(folder) / "manifest.json").exists():
+        raise FileExistsError(f"{folder} already holds {holds}; choose another folder or move it away")
 
 
 def seal(folder, manifest: dict, names: Sequence[str]) -> None:

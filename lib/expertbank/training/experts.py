@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
@@ -17,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
-from expertbank.bank import SPLITS, check_file, load_bank, save_bank, write_atomically
+from expertbank.bank import SPLITS, check_file, check_free, load_bank, save_bank, write_atomically
 from expertbank.distortions import DISTORTIONS, WINDOWS, distort, mixed, specialty
 from expertbank.training.datasets import load_mnist
+from expertbank.training.jobs import open_partial, run_jobs
 
 PREDICTION_BATCH = 50  # small enough for the activations to stay in cache: 5 times faster than 2,000
 # logits of two classes closer than this may swap places on another processor or thread count
@@ -148,8 +147,7 @@ def train_bank(folder, recipe=None, root=None, download=False, n_jobs=None, devi
     FileExistsError where `folder` holds a bank, ValueError where the partial run has another recipe.
     """
     folder = Path(folder)
-    if (folder / "manifest.json").exists():
-        raise FileExistsError(f"{folder} already holds a bank; choose another folder or move it away")
+    check_free(folder, "a bank")
     _train_all({folder: recipe or Recipe()}, True, root, download, n_jobs, device)
 
 
@@ -171,15 +169,14 @@ def _train_all(recipes: dict[Path, Recipe], keep_weights: bool, root, download, 
     data = {split: load_mnist(split, root, download) for split in SPLITS}
     for recipe in recipes.values():
         training_data(*data["train"], recipe, 0)  # raises before anything is written
-    partials = {folder: _open_partial(folder, recipe) for folder, recipe in recipes.items()}
-    experts = [(folder, expert) for folder, recipe in recipes.items() for expert in range(recipe.n_experts)]
-    todo = [(folder, e) for folder, e in experts if not (partials[folder] / _expert_file(e)).exists()]
-    workers = joblib.Parallel(n_jobs=n_jobs if device == "cpu" else 1, return_as="generator_unordered")
-    # arrays are arguments of their own, so that joblib hands them to each worker once
+    partials = {folder: open_partial(folder, asdict(recipe)) for folder, recipe in recipes.items()}
     arrays = (*data["train"], data["test"][0])
-    jobs = workers(joblib.delayed(_train_to_file)(*arrays, recipes[f], e, partials[f], device) for f, e in todo)
-    for _ in tqdm(jobs, total=len(experts), initial=len(experts) - len(todo), desc="experts", smoothing=0.05):
-        pass
+    jobs = {
+        partials[folder] / _expert_file(expert): (_trained, *arrays, recipe, expert, device)
+        for folder, recipe in recipes.items()
+        for expert in range(recipe.n_experts)
+    }
+    run_jobs(jobs, "experts", n_jobs if device == "cpu" else 1)
     for folder, recipe in recipes.items():
         _assemble(folder, partials[folder], data, recipe, device, keep_weights)
         shutil.rmtree(partials[folder])
@@ -229,26 +226,13 @@ def recipe_of(manifest: dict) -> Recipe:
         raise ValueError(f"the manifest's recipe {recipe} is none that this version knows: {error}") from error
 
 
-def _open_partial(folder: Path, recipe: Recipe) -> Path:
-    partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    note = partial / "recipe.json"
-    if not note.exists():
-        text = json.dumps(asdict(recipe)).encode()
-        write_atomically(note, lambda file: file.write(text))
-    if (begun := json.loads(note.read_text())) != asdict(recipe):
-        raise ValueError(f"{partial} was begun with {begun}, not {asdict(recipe)}; remove it to start over")
-    return partial
-
-
-def _train_to_file(images, labels, test_images, recipe: Recipe, expert: int, partial: Path, device: str) -> None:
-    torch.set_num_threads(1)  # one process per core: the same sums in the same order on every machine
+def _trained(images, labels, test_images, recipe: Recipe, expert: int, device: str) -> bytes:
     network = train_expert(images, labels, recipe, expert, device)
     tensors = {f"weights.{key}": value.cpu().contiguous() for key, value in network.state_dict().items()}
     for split, inputs in zip(SPLITS, (images, test_images), strict=True):
         classes = logits(network, judged_on(inputs, split, recipe), device).argmax(axis=1).astype(np.uint8)
         tensors[f"predictions.{split}"] = torch.from_numpy(classes)
-    write_atomically(partial / _expert_file(expert), lambda file: file.write(save(tensors)))
+    return save(tensors)
 
 
 def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: str, keep_weights: bool) -> None:

@@ -16,17 +16,15 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save
 from torch import nn
-from tqdm import tqdm
 
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
-from expertbank.bank import SPLITS, load_bank, write_atomically
+from expertbank.bank import SPLITS, check_free, load_bank
 from expertbank.gates import (
     DECISIONS,
     EXAMPLE,
@@ -41,6 +39,7 @@ from expertbank.gates import (
 )
 from expertbank.training.datasets import load_mnist
 from expertbank.training.experts import as_input, expert_network, judged_on, logits, recipe_of
+from expertbank.training.jobs import open_partial, run_jobs
 
 NEIGHBOURS = 20
 STEP = 0.02  # of the running marginal: about the last 50 minibatches count
@@ -201,23 +200,16 @@ def train_gates(folder, root=None, download: bool = False, n_jobs: int | None = 
     `folder` holds gates.
     """
     folder = Path(folder)
-    if (folder / "manifest.json").exists():
-        raise FileExistsError(f"{folder} already holds gates; choose another folder or move it away")
-    partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    check_free(folder, "gates")
+    partial = open_partial(folder)
     raw = {split: load_mnist(split, root, download)[0] for split in SPLITS}
     banks = {name: load_bank(name) for name in LAMS}
     seen = {name: [judged_on(raw[s], s, recipe_of(bank.manifest)) for s in SPLITS] for name, bank in banks.items()}
-    lost = {name: [bank.losses(split) for split in SPLITS] for name, bank in banks.items()}
-    work = [(_estimate_to_file, name, kind) for name in LAMS for kind in ESTIMATES]
-    work += [(_gate_to_file, recipe.bank, recipe) for recipe in recipes()]
-    todo = [(do, name, what) for do, name, what in work if not _partial_file(partial, name, what).exists()]
-    jobs = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
-        joblib.delayed(do)(*seen[name], *lost[name], what, _partial_file(partial, name, what))
-        for do, name, what in todo
-    )
-    for _ in tqdm(jobs, total=len(work), initial=len(work) - len(todo), desc="gates", smoothing=0.05):
-        pass
+    arrays = {name: (*seen[name], *(bank.losses(split) for split in SPLITS)) for name, bank in banks.items()}
+    work = [(_estimated, name, kind) for name in LAMS for kind in ESTIMATES]
+    work += [(_trained, recipe.bank, recipe) for recipe in recipes()]
+    jobs = {_partial_file(partial, name, what): (do, *arrays[name], what) for do, name, what in work}
+    run_jobs(jobs, "gates", n_jobs)
     _assemble(folder, partial, banks)
     shutil.rmtree(partial)
 
@@ -226,14 +218,11 @@ def _partial_file(partial: Path, bank: str, what: GateRecipe | str) -> Path:
     return partial / f"{what.name if isinstance(what, GateRecipe) else f'{bank}-{what}'}.safetensors"
 
 
-def _estimate_to_file(images, unseen, losses, _, kind: str, path: Path) -> None:
-    torch.set_num_threads(1)
-    found = torch.from_numpy(as_steps(ESTIMATES[kind](images, losses, unseen)))
-    write_atomically(path, lambda file: file.write(save({"losses": found})))
+def _estimated(images, unseen, losses, _, kind: str) -> bytes:
+    return save({"losses": torch.from_numpy(as_steps(ESTIMATES[kind](images, losses, unseen)))})
 
 
-def _gate_to_file(images, unseen, losses, unseen_losses, recipe: GateRecipe, path: Path) -> None:
-    torch.set_num_threads(1)  # one process per core
+def _trained(images, unseen, losses, unseen_losses, recipe: GateRecipe) -> bytes:
     gate = train_gate(images, losses, recipe)
     rows, loads = [], []
     for split, inputs, table in zip(SPLITS, (images, unseen), (losses, unseen_losses), strict=True):
@@ -249,7 +238,7 @@ def _gate_to_file(images, unseen, losses, unseen_losses, recipe: GateRecipe, pat
     }
     if (recipe.family, recipe.lam, recipe.seed) == (EXAMPLE[0], LAMS[recipe.bank][EXAMPLE[1]], EXAMPLE[2]):
         tensors["gate"] = torch.from_numpy(soft).half()
-    write_atomically(path, lambda file: file.write(save(tensors, {"rows": json.dumps(rows)})))
+    return save(tensors, {"rows": json.dumps(rows)})
 
 
 def _rows(path: Path) -> list[dict]:
