@@ -173,6 +173,18 @@ def test_reported_point_is_the_gates_own(seed, lam):
     assert distortion + lam * rate == pytest.approx(oracle(losses, lam, weights / weights.sum()), abs=1e-7)
 
 
+def test_a_point_of_a_curve_routes_as_if_solved_alone():
+    losses, lams = np.random.default_rng(0).random((40, 6)), np.array([np.inf, 0.05, 0.3, 0.0])
+    curve = rate_distortion_curve(losses, lams)
+    for i, lam in enumerate(lams):
+        point, alone = curve.point(i), rate_distortion(losses, lam)
+        assert point.lam == lam
+        assert point.distortion == pytest.approx(alone.distortion, abs=1e-6)
+        assert point.rate == pytest.approx(alone.rate, abs=1e-6)
+        np.testing.assert_allclose(routing(losses, point), routing(losses, alone), atol=1e-4)
+    assert curve.point(-1).lam == 0
+
+
 def test_no_random_gate_beats_the_curve():
     rng = np.random.default_rng(0)
     losses = zero_one(12, 4, seed=3)

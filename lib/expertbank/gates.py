@@ -137,8 +137,8 @@ def route_by_estimate(estimates, losses, lams) -> RoutedByEstimate:
     """
     estimates, losses, lams = as_losses(estimates), as_losses(losses), np.sort(np.asarray(lams, dtype=float))[::-1]
     curve = rate_distortion_curve(estimates, lams)
-    points = (rate_distortion(estimates, lam) for lam in lams)
-    paid = [float((routing(estimates, point) * losses).sum() / len(losses)) for point in points]
+    gates = (routing(estimates, curve.point(i)) for i in range(len(lams)))
+    paid = [float((gate * losses).sum() / len(losses)) for gate in gates]
     ceiling = float(losses[:, estimates.mean(axis=0).argmin()].mean())
     return RoutedByEstimate(lams, curve.rate, np.array(paid), curve.distortion, ceiling)
 

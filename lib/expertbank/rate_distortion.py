@@ -55,6 +55,10 @@ class RateDistortionCurve(RateDistortion):
     floor: float
     """mean loss of the best expert of every input: below it no rate leads"""
 
+    def point(self, index: int) -> RateDistortion:
+        """One of the points by itself, as `routing` takes it."""
+        return RateDistortion(*(getattr(self, name)[index] for name in RateDistortion.__dataclass_fields__))
+
     def lower(self, rate):
         """A lower bound on D(rate): the highest of the points' supporting lines, each lowered by its certificate."""
         rate = np.asarray(as_interval(rate, "rate", 0, np.inf, allowed="numbers >= 0"))

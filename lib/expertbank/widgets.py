@@ -35,7 +35,6 @@ from expertbank.information import gating_rate, mutual_information
 from expertbank.learners import alpha_mixture, empirical_risks, select
 from expertbank.privacy import least_loss_mechanism, routed_loss
 from expertbank.rate_distortion import (
-    RateDistortion,
     RateDistortionCurve,
     rate_distortion,
     rate_distortion_curve,
@@ -329,7 +328,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
 # --- chapter 7: Blahut-Arimoto curves ---
 
 
-def explore_blahut_arimoto(curve: RateDistortion, losses, live: bool | None = None) -> ipywidgets.VBox:
+def explore_blahut_arimoto(curve: RateDistortionCurve, losses, live: bool | None = None) -> ipywidgets.VBox:
     """Points of a curve by lambda: rate, loss, supporting line, the share of each expert. Live solves `losses` anew."""
     lams = np.sort(curve.lam).tolist()
 
@@ -338,10 +337,8 @@ def explore_blahut_arimoto(curve: RateDistortion, losses, live: bool | None = No
 
         def move(lam):
             near = int(np.abs(curve.lam - lam).argmin())
-            if np.isclose(curve.lam[near], lam):
-                point = RateDistortion(*(getattr(curve, name)[near] for name in RateDistortion.__dataclass_fields__))
-            else:
-                point = rate_distortion(losses, lam)
+            solved = np.isclose(curve.lam[near], lam)
+            point = curve.point(near) if solved else rate_distortion(losses, lam)
             numbers = {
                 "λ =": f"{lam:.3g}",
                 "rate": f"{point.rate:.4f} nats",
