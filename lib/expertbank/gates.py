@@ -293,29 +293,27 @@ def as_steps(losses) -> np.ndarray:
     return np.rint(np.asarray(losses) * STEPS).astype(np.uint8)
 
 
-def table_row(bank: str, family: str, lam: float, seed: int, split: str, decision: str, judged: Judgement) -> dict:
-    """One row of `gates.csv`."""
-    low, high = judged.rate_interval
-    numbers = {
-        "rate": judged.rate,
-        "rate_low": low,
-        "rate_high": high,
-        "loss": judged.loss,
-        "loss_error": judged.loss_error,
-    }
-    rounded = {name: round(value, 6) for name, value in numbers.items()}
-    return {"bank": bank, "family": family, "lam": lam, "seed": seed, "split": split, "decision": decision, **rounded}
+def judge_splits(bank: str, family: str, lam: float, seed: int, gates: Sequence, losses: Sequence):
+    """Rows of `gates.csv` and loads (4, R) of one gate, given as each split's p(t|x) and losses: soft and hardened."""
+    rows, loads = [], []
+    for split, soft, table in zip(SPLITS, gates, losses, strict=True):
+        for decision, routed in zip(DECISIONS, (soft, harden(soft)), strict=True):
+            judged = judge_gate(routed, table)
+            low, high = judged.rate_interval
+            numbers = {"rate": judged.rate, "rate_low": low, "rate_high": high}
+            numbers |= {"loss": judged.loss, "loss_error": judged.loss_error}
+            named = {"bank": bank, "family": family, "lam": lam, "seed": seed, "split": split, "decision": decision}
+            rows.append({**named, **{name: round(value, 6) for name, value in numbers.items()}})
+            loads.append(judged.load)
+    return rows, np.array(loads, dtype=np.float32)
 
 
 def judge_oracle(bank: ExpertBank) -> tuple[list[dict], np.ndarray]:
     """Rows and loads of the gate that sees the label: the posterior of P2 (28), its marginal solved on train."""
-    rows, loads = [], []
-    for lam in LAMS[bank.name]:
-        point = rate_distortion(bank.losses("train"), lam)
-        for split in SPLITS:
-            soft = routing(bank.losses(split), point)
-            for decision, routed in zip(DECISIONS, (soft, harden(soft)), strict=True):
-                judged = judge_gate(routed, bank.losses(split))
-                rows.append(table_row(bank.name, ORACLE, float(lam), 0, split, decision, judged))
-                loads.append(judged.load)
-    return rows, np.array(loads, dtype=np.float32)
+    losses, rows, loads = [bank.losses(split) for split in SPLITS], [], []
+    for lam in LAMS[bank.name].tolist():
+        point = rate_distortion(losses[0], lam)
+        gates = [routing(table, point) for table in losses]
+        judged_rows, judged_loads = judge_splits(bank.name, ORACLE, lam, 0, gates, losses)
+        rows, loads = rows + judged_rows, [*loads, judged_loads]
+    return rows, np.concatenate(loads)

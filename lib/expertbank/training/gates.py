@@ -26,16 +26,13 @@ from torch import nn
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
 from expertbank.bank import SPLITS, check_free, load_bank
 from expertbank.gates import (
-    DECISIONS,
     EXAMPLE,
     LAMS,
     SEEDS,
     as_steps,
-    harden,
-    judge_gate,
     judge_oracle,
+    judge_splits,
     save_gates,
-    table_row,
 )
 from expertbank.training.datasets import load_mnist
 from expertbank.training.experts import as_input, expert_network, judged_on, logits, recipe_of
@@ -224,20 +221,15 @@ def _estimated(images, unseen, losses, _, kind: str) -> bytes:
 
 def _trained(images, unseen, losses, unseen_losses, recipe: GateRecipe) -> bytes:
     gate = train_gate(images, losses, recipe)
-    rows, loads = [], []
-    for split, inputs, table in zip(SPLITS, (images, unseen), (losses, unseen_losses), strict=True):
-        soft = gate_probabilities(gate, inputs)
-        for decision, routed in zip(DECISIONS, (soft, harden(soft)), strict=True):
-            judged = judge_gate(routed, table)
-            rows.append(table_row(recipe.bank, recipe.family, recipe.lam, recipe.seed, split, decision, judged))
-            loads.append(judged.load)
+    soft = [gate_probabilities(gate, inputs) for inputs in (images, unseen)]
+    rows, loads = judge_splits(recipe.bank, recipe.family, recipe.lam, recipe.seed, soft, (losses, unseen_losses))
     tensors = {
-        "losses": torch.from_numpy(as_steps((soft * unseen_losses).sum(axis=1))),
-        "chosen": torch.from_numpy(soft.argmax(axis=1).astype(np.uint8)),
-        "loads": torch.from_numpy(np.array(loads, dtype=np.float32)),
+        "losses": torch.from_numpy(as_steps((soft[1] * unseen_losses).sum(axis=1))),
+        "chosen": torch.from_numpy(soft[1].argmax(axis=1).astype(np.uint8)),
+        "loads": torch.from_numpy(loads),
     }
     if (recipe.family, recipe.lam, recipe.seed) == (EXAMPLE[0], LAMS[recipe.bank][EXAMPLE[1]], EXAMPLE[2]):
-        tensors["gate"] = torch.from_numpy(soft).half()
+        tensors["gate"] = torch.from_numpy(soft[1]).half()
     return save(tensors, {"rows": json.dumps(rows)})
 
 
