@@ -386,7 +386,7 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(torch, mni
     for name, stub in {"load_mnist": few, "load_bank": head, "train_gate": tiny}.items():
         monkeypatch.setattr(gates, name, stub)
     monkeypatch.setattr(gates, "judged_on", lambda images, split, recipe: images)
-    monkeypatch.setattr(gates, "ESTIMATES", {k: lambda i, losses, u: losses[:60] for k in gates.ESTIMATES})
+    monkeypatch.setattr(gates, "REGRESSIONS", {k: lambda i, losses, u: losses[:60] for k in gates.REGRESSIONS})
     with pytest.raises(KeyboardInterrupt):
         gates.train_gates(tmp_path / "gates", n_jobs=1)
     assert not (tmp_path / "gates").exists() and len(trained) == 3

@@ -31,6 +31,7 @@ from expertbank.rate_distortion import rate_distortion, rate_distortion_curve, r
 
 FILES = ("gates.csv", "gates.npz")
 DECISIONS, ORACLE = ("soft", "hard"), "oracle"
+FAMILIES, ESTIMATES = ("linear", "cnn", "prototype"), ("distilled", "neighbours")
 SEEDS, EXAMPLE = 3, ("cnn", 4, 0)  # family, index of the price, seed
 STEPS = 255  # losses are shipped in as many steps
 # prices of a nat at which gates are trained: where the experts differ little, a nat is worth little
@@ -240,8 +241,8 @@ class GateSweep:
 
     def estimates(self, bank: str, kind: str) -> np.ndarray:
         """E[loss | x] (N, R) of the test inputs, `"distilled"` by a CNN or from pixel `"neighbours"`."""
-        if kind not in ("distilled", "neighbours"):
-            raise ValueError(f"kind is {kind!r}; allowed are 'distilled' and 'neighbours'")
+        if kind not in ESTIMATES:
+            raise ValueError(f"kind is {kind!r}; allowed are {ESTIMATES}")
         return self._array(bank, kind) / STEPS
 
     def _array(self, bank: str, name: str) -> np.ndarray:

@@ -30,7 +30,7 @@ from expertbank.channels import (
     symmetric_capacity,
     symmetric_channel,
 )
-from expertbank.gates import GateSweep
+from expertbank.gates import FAMILIES, GateSweep
 from expertbank.information import gating_rate, mutual_information
 from expertbank.learners import alpha_mixture, empirical_risks, select
 from expertbank.privacy import least_loss_mechanism, routed_loss
@@ -366,7 +366,7 @@ def explore_gates(sweep: GateSweep, bank: ExpertBank, n_images: int = 4000, live
     losses, estimates = bank.losses("test")[:n_images], sweep.estimates(bank.name, "distilled")[:n_images]
     curve = rate_distortion_curve(losses)
     rows = sweep.candidates(bank.name)
-    families = {name: rows[rows["family"] == name] for name in ("linear", "cnn", "prototype")}
+    families = {name: rows[rows["family"] == name] for name in FAMILIES}
     points = {name: (found["rate"], found["loss"]) for name, found in families.items()}
 
     def scene(sheet):

@@ -26,7 +26,9 @@ from torch import nn
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
 from expertbank.bank import SPLITS, check_free, load_bank
 from expertbank.gates import (
+    ESTIMATES,
     EXAMPLE,
+    FAMILIES,
     LAMS,
     SEEDS,
     as_steps,
@@ -61,7 +63,7 @@ class GateRecipe:
 
     def __post_init__(self):
         if self.family not in FAMILIES:
-            raise ValueError(f"family is {self.family!r}; allowed are {tuple(FAMILIES)}")
+            raise ValueError(f"family is {self.family!r}; allowed are {FAMILIES}")
         as_number(self.lam, "lam", 0, BELOW_INF, allowed="a number >= 0")
         as_number(self.learning_rate, "learning_rate", ABOVE_0, BELOW_INF, allowed="a positive number")
         for name in ("epochs", "batch_size"):
@@ -104,11 +106,9 @@ class Prototypes(nn.Module):
         return (near @ torch.softmax(SPEED * self.table, 1)).clamp(min=TINY).log()
 
 
-FAMILIES: dict[str, Callable[[torch.Tensor, int], nn.Module]] = {
-    "linear": linear,
-    "cnn": small_cnn,
-    "prototype": Prototypes,
-}
+NETWORKS: dict[str, Callable[[torch.Tensor, int], nn.Module]] = dict(
+    zip(FAMILIES, (linear, small_cnn, Prototypes), strict=True)
+)
 
 
 def rate_term(log_gate: torch.Tensor, marginal: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ def train_gate(images: np.ndarray, losses: np.ndarray, recipe: GateRecipe) -> nn
     begin = BEGIN * (losses.mean(axis=0).min() - losses.min(axis=1).mean())
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        gate = FAMILIES[recipe.family](x, losses.shape[1])
+        gate = NETWORKS[recipe.family](x, losses.shape[1])
         optimizer = torch.optim.Adam(gate.parameters(), lr=recipe.learning_rate)
         n_steps = recipe.epochs * -(-len(x) // recipe.batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=n_steps)
@@ -181,7 +181,7 @@ def neighbours_losses(images: np.ndarray, losses: np.ndarray, unseen: np.ndarray
     return losses[np.concatenate(nearest)].mean(axis=1, dtype=float)
 
 
-ESTIMATES = {"distilled": distilled_losses, "neighbours": neighbours_losses}
+REGRESSIONS = dict(zip(ESTIMATES, (distilled_losses, neighbours_losses), strict=True))
 
 
 def recipes() -> list[GateRecipe]:
@@ -216,7 +216,7 @@ def _partial_file(partial: Path, bank: str, what: GateRecipe | str) -> Path:
 
 
 def _estimated(images, unseen, losses, _, kind: str) -> bytes:
-    return save({"losses": torch.from_numpy(as_steps(ESTIMATES[kind](images, losses, unseen)))})
+    return save({"losses": torch.from_numpy(as_steps(REGRESSIONS[kind](images, losses, unseen)))})
 
 
 def _trained(images, unseen, losses, unseen_losses, recipe: GateRecipe) -> bytes:
