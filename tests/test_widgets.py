@@ -9,7 +9,7 @@ import pytest
 from expertbank import load_bank, rate_distortion_curve
 from expertbank.gates import load_gates
 from expertbank.privacy import wanted_experts
-from expertbank.widgets import explore_bsc, explore_gates, explore_link
+from expertbank.widgets import explore_alpha_mixture, explore_bsc, explore_gates, explore_link
 
 NINE = np.linspace(0.05, 0.45, 9)
 
@@ -24,6 +24,14 @@ def test_sliders_choose_frames_without_a_kernel():
     links = {(x["state"]["source"][0], x["state"]["target"][0]) for x in state if x["model_name"] == "LinkModel"}
     assert {(f"IPY_MODEL_{sliders[0].model_id}", f"IPY_MODEL_{row.model_id}") for row in rows} <= links
     assert (f"IPY_MODEL_{sliders[1].model_id}", f"IPY_MODEL_{pictures.model_id}") in links
+
+
+def test_only_numbers_are_bold():
+    losses = np.random.default_rng(0).random((40, 3))
+    explorers = [explore_bsc(NINE, live=True), explore_alpha_mixture(losses, losses, 20, live=True)]
+    for text in (explorer.children[-1].value for explorer in explorers):
+        bold = re.findall("<b>(.*?)</b>", text.split("<p role=")[1])
+        assert len(bold) >= 5 and all(re.fullmatch(r"[-+\d.]+( ± [\d.]+)?( nats)?", number) for number in bold), bold
 
 
 def test_live_takes_any_value_and_agrees_with_the_frames():

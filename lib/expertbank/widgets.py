@@ -208,8 +208,8 @@ def _bounds(information: float, sample_size: int) -> dict[str, float]:
     return {name: float(xu_raginsky_bound(information, sample_size, sigma)) for name, sigma in sigmas.items()}
 
 
-def _read(bounds: dict[str, float]) -> str:
-    return ", ".join(f"{value:.4f} with {name}" for name, value in bounds.items())
+def _read(bounds: dict[str, float]) -> dict[str, str]:
+    return {f"bound with {name}": f"{value:.4f}" for name, value in bounds.items()}
 
 
 # --- chapter 4: the alpha-mixture ---
@@ -232,7 +232,7 @@ def explore_alpha_mixture(pool, test, n_datasets: int = 500, live: bool | None =
                 "I(S;W) =": f"{information:.3f} nats",
                 "gap": f"{gap:.4f} ± {fine.gap_error[at]:.4f}",
                 "on the separate test set": f"{fine.test_gap[at]:.4f}",
-                "bound": _read(bounds),
+                **_read(bounds),
             }
             return figures.pointer(figure.axes[0], information, gap, list(bounds.values())), numbers
 
@@ -265,7 +265,8 @@ def explore_bsc(candidates, live: bool | None = None) -> ipywidgets.VBox:
                 "rate": f"{point.rate:.3f} nats",
                 "mean risk": f"{point.risk:.4f}",
                 "above D(R) by": f"{point.excess:.4f}",
-                "term of (13)": f"{term:.4f}, so the point lies {'above' if point.excess > term else 'below'} (13)",
+                "term of (13)": f"{term:.4f}",
+                f"{'above' if point.excess > term else 'below'} (13) by": f"{abs(point.excess - term):.4f}",
             }
             levels = [point.distortion, point.distortion + term]
             return figures.pointer(figure.axes[0], point.rate, point.risk, levels), numbers
@@ -312,7 +313,7 @@ def explore_mnist_bank(bank: ExpertBank, n_datasets: int = 1000, live: bool | No
             numbers = {"I(S;W) =": f"{found['the pool itself'].information:.3f} nats"}
             for name, run in found.items():
                 numbers[f"mean gap, population = {name}:"] = f"{run.gap:+.4f} ± {run.gap_error:.4f}"
-            numbers["bound"] = _read(limits)
+            numbers |= _read(limits)
             gaps = [run.gaps for run in found.values()]
             return figures.gap_bars(figure.axes[0], gaps, bins, limits.values()), numbers
 
