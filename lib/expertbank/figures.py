@@ -767,7 +767,7 @@ def estimator_biases(sizes, panels: dict) -> Figure:
             noise = 2 * error.std(axis=1) / np.sqrt(error.shape[1])
             x = np.array(sizes) * 1.06 ** (k - 1.5)
             ax.errorbar(x, error.mean(axis=1), noise, fmt=marker, color=color, ms=5, capsize=2, label=name)
-        ax.set(title=title, xlabel="datasets M", ylim=(-0.45, 0.45))
+        ax.set(title=title, xlabel="datasets M", ylim=(-0.8, 0.45))
         ax.set_yscale("symlog", linthresh=0.01)
         ax.set_yticks([-0.1, -0.01, 0, 0.01, 0.1], ["−0.1", "−0.01", "0", "0.01", "0.1"])
     np.atleast_1d(axes)[0].set_ylabel("bias of the estimate (nats)")
@@ -908,7 +908,7 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
 # --- chapter 16: private gates and noisy links ---
 
 
-def against_limits(panels: list[dict], width: float = 7.8, height: float = 3.8, onto: Figure | None = None) -> Figure:
+def against_limits(panels: list[dict], width: float = 7.8, height: float = 4.6, onto: Figure | None = None) -> Figure:
     """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name -> (P,) or a constant.
 
     Options: title, log (the x axis), ylim. `onto` as in `canvas`.
@@ -925,8 +925,8 @@ def against_limits(panels: list[dict], width: float = 7.8, height: float = 3.8, 
         if panel.get("log"):
             axis.set_xscale("log")
         axis.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=panel.get("title"), ylim=panel.get("ylim"))
-        if axis.get_legend() is None:
-            axis.legend(fontsize=8)
+        if axis.get_legend() is None:  # below, as curves fill the panel from corner to corner
+            axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
