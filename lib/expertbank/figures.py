@@ -30,8 +30,8 @@ STYLE = {
 }
 
 
-def canvas(columns: int = 1, width: float | None = None, height: float = 3.4, onto: Figure | None = None):
-    """A figure in the book's style with a row of axes: (figure, axes), one Axes or an array of them.
+def canvas(columns: int = 1, width=None, height: float = 3.4, onto: Figure | None = None, *, rows: int = 1):
+    """A figure in the book's style with axes in rows and columns: (figure, axes), one Axes or a flat array of them.
 
     It is closed at once, so that a notebook shows it where it is returned and nowhere else. `onto` is an earlier
     figure to wipe and draw on again: its axes and ticks are there already, which an explorer cannot wait for.
@@ -44,9 +44,9 @@ def canvas(columns: int = 1, width: float | None = None, height: float = 3.4, on
             axes.autoscale()
         return onto, onto.axes[0] if columns == 1 else np.array(onto.axes)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=(width or min(4.2 * columns + 1.6, 9.5), height))
+        figure, axes = plt.subplots(rows, columns, figsize=(width or min(4.2 * columns + 1.6, 9.5), height))
     plt.close(figure)
-    return figure, axes
+    return figure, np.ravel(axes) if rows > 1 else axes
 
 
 def legend_below(figure: Figure, columns: int, **entries) -> None:
@@ -220,11 +220,11 @@ def alpha_plane(curve, marked=(0, 0.3, 0.5, 0.7, 1), every: int = 1, onto: Figur
 def alpha_grid(curves) -> Figure:
     """One panel per sample size, log-log: every `AlphaCurve` of a dict keyed (dimension, experts, candidates, m)."""
     dimensions, candidates, sizes = (sorted({key[i] for key in curves}) for i in (0, 2, 3))
-    figure, axes = canvas(len(sizes), width=8.6, height=4.2)
+    figure, (*axes, corner) = canvas(2, width=6.6, height=6, rows=(len(sizes) + 2) // 2)
     colours = dict(zip(dimensions, (ORANGE, GREEN, BLUE, PINK)))
     styles = dict(zip(candidates, (":", "--", "-", "-.")))
     line = np.geomspace(1e-4, 6, 50)
-    for m, ax in zip(sizes, np.atleast_1d(axes)):
+    for m, ax in zip(sizes, axes):
         ax.loglog(line, np.sqrt(2 * line / m), color=BLACK, lw=1, ls=(0, (6, 2)))
         ax.loglog(line, np.sqrt(line / (2 * m)), color=BLACK, lw=1.8)
         for (dimension, _, k, size), curve in curves.items():
@@ -233,12 +233,14 @@ def alpha_grid(curves) -> Figure:
                 style = {"ls": styles[k], "color": colours[dimension], "lw": 1.2}
                 ax.loglog(curve.information[seen], curve.gap[seen], **style)
         ax.set(title=f"m = {m}", xlabel="$I(S;W)$ (nats)", xlim=(1e-3, 6), ylim=(3e-5, 0.5))
-    np.atleast_1d(axes)[0].set_ylabel("mean generalisation gap")
+    for ax in axes[::2]:
+        ax.set_ylabel("mean generalisation gap")
     handles = [Line2D([], [], color=BLACK, lw=1, ls=(0, (6, 2)), label=r"bound, $\sigma$ = 1")]
     handles += [Line2D([], [], color=BLACK, lw=1.8, label=r"bound, $\sigma$ = 1/2")]
     handles += [Line2D([], [], color=c, lw=4, label=f"d = {d}") for d, c in colours.items()]
     handles += [Line2D([], [], color=BLACK, lw=1.2, ls=s, label=f"{k} candidates") for k, s in styles.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    corner.axis("off")
+    corner.legend(handles=handles, loc="center")
     return figure
 
 
@@ -295,8 +297,8 @@ def bsc_terms(betas, settings: dict) -> Figure:
 
     `settings` maps a panel's title to (sample size, list of `BscSelection`); where the excess is larger is shaded.
     """
-    figure, axes = canvas(len(settings), width=8.6, height=3.9)
-    for ax, (title, (sample_size, points)) in zip(np.atleast_1d(axes), settings.items()):
+    figure, (*axes, corner) = canvas(2, width=6.6, height=5.6, rows=(len(settings) + 2) // 2)
+    for ax, (title, (sample_size, points)) in zip(axes, settings.items()):
         excess = np.array([p.excess for p in points])
         term = np.sqrt(2 * np.array([p.information for p in points]) / sample_size)
         ax.loglog(betas, excess, color=BLUE, lw=1.8, label="excess of the mean risk over $D(R_g)$")
@@ -305,9 +307,10 @@ def bsc_terms(betas, settings: dict) -> Figure:
         where = {"where": excess > term, "transform": ax.get_xaxis_transform()}
         ax.fill_between(betas, 0, 1, color=ORANGE, alpha=0.25, lw=0, label="mean risk above (13)", **where)
         ax.set(title=title, xlabel=r"inverse temperature $\beta$", ylim=(1e-4, 1))
-    np.atleast_1d(axes)[0].set_ylabel("risk")
-    handles, names = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    for ax in axes[::2]:
+        ax.set_ylabel("risk")
+    corner.axis("off")
+    corner.legend(*axes[0].get_legend_handles_labels(), loc="center")
     return figure
 
 
@@ -341,15 +344,15 @@ def bank_protocol() -> Figure:
 
 def bank_overview(accuracies, disagreements, accuracy_range, disagreement_range) -> Figure:
     """Test accuracies (R,) sorted, and a histogram of the pairwise disagreements (pairs,), with reported ranges."""
-    figure, (left, right) = canvas(2, width=9.5)
-    left.axhspan(*accuracy_range, color=SKY, alpha=0.3, lw=0, hatch="//", label="range reported in P2")
-    left.plot(np.arange(1, len(accuracies) + 1), np.sort(accuracies)[::-1], "o", color=BLUE, label="our experts")
-    left.set(xlabel="expert, from best to worst", ylabel="test accuracy (share of images)")
-    left.set_xticks([1, *range(5, len(accuracies) + 1, 5)])
-    right.axvspan(*disagreement_range, color=SKY, alpha=0.3, lw=0, hatch="//", label="range reported in P2")
-    right.hist(disagreements, bins=25, color=BLUE, label="our pairs")
-    right.set(xlabel="test images on which a pair disagrees (share)", ylabel="pairs of experts")
-    for axis in (left, right):
+    figure, (upper, lower) = canvas(width=6.2, height=6, rows=2)
+    upper.axhspan(*accuracy_range, color=SKY, alpha=0.3, lw=0, hatch="//", label="range reported in P2")
+    upper.plot(np.arange(1, len(accuracies) + 1), np.sort(accuracies)[::-1], "o", color=BLUE, label="our experts")
+    upper.set(xlabel="expert, from best to worst", ylabel="test accuracy (share of images)")
+    upper.set_xticks([1, *range(5, len(accuracies) + 1, 5)])
+    lower.axvspan(*disagreement_range, color=SKY, alpha=0.3, lw=0, hatch="//", label="range reported in P2")
+    lower.hist(disagreements, bins=25, color=BLUE, label="our pairs")
+    lower.set(xlabel="test images on which a pair disagrees (share)", ylabel="pairs of experts")
+    for axis in (upper, lower):
         axis.legend()
     return figure
 
@@ -366,17 +369,17 @@ def pool_against_test(pool_risks, test_risks) -> Figure:
 
 
 def bank_trends(alphas, information, gaps: dict, paper_alphas, paper_information, paper_gaps) -> Figure:
-    """Left: information in nats (A,) against alpha. Right: gaps name -> (A,). The paper's points (P,) in both."""
-    figure, (left, right) = canvas(2, width=9.5, height=3.6)
-    left.plot(alphas, information, color=BLUE, marker="o", ms=4, label="our bank")
-    left.plot(paper_alphas, paper_information, "x", color=BLACK, ms=8, label="Table II of P2")
-    left.set(xlabel=r"$\alpha$", ylabel="information $I(S;W)$, nats")
+    """Above: information in nats (A,) against alpha. Below: gaps name -> (A,). The paper's points (P,) in both."""
+    figure, (upper, lower) = canvas(width=6.2, height=6.2, rows=2)
+    upper.plot(alphas, information, color=BLUE, marker="o", ms=4, label="our bank")
+    upper.plot(paper_alphas, paper_information, "x", color=BLACK, ms=8, label="Table II of P2")
+    upper.set(xlabel=r"$\alpha$", ylabel="information $I(S;W)$, nats")
     for (name, values), color, style, marker in zip(gaps.items(), (BLUE, RED), ("-", "--"), "os"):
-        right.plot(alphas, values, color=color, ls=style, marker=marker, ms=4, label=name)
-    right.plot(paper_alphas, paper_gaps, "x", color=BLACK, ms=8, label="Table II of P2")
-    right.axhline(0, color=BLACK, lw=0.8)
-    right.set(xlabel=r"$\alpha$", ylabel="mean gap $G$")
-    for axis in (left, right):
+        lower.plot(alphas, values, color=color, ls=style, marker=marker, ms=4, label=name)
+    lower.plot(paper_alphas, paper_gaps, "x", color=BLACK, ms=8, label="Table II of P2")
+    lower.axhline(0, color=BLACK, lw=0.8)
+    lower.set(xlabel=r"$\alpha$", ylabel="mean gap $G$")
+    for axis in (upper, lower):
         axis.legend(loc="upper left")
     return figure
 
@@ -573,13 +576,13 @@ def gaps_by_rate(panels: dict) -> Figure:
 
 def expert_loads(loads: dict, rows, columns) -> Figure:
     """Share of the inputs each expert serves, a panel a gate: name -> (R,), laid out as rows x columns of experts."""
-    figure, axes = canvas(len(loads), width=7.8, height=2.9)
+    figure, axes = canvas(2, width=6, height=5.4, rows=(len(loads) + 1) // 2)
     top = max(load.max() for load in loads.values())
     for ax, (title, load) in zip(axes, loads.items()):
         shown = ax.imshow(load.reshape(len(rows), len(columns)), cmap="Blues", vmin=0, vmax=top)
         ax.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
-        ax.set_xticklabels(columns, rotation=45)
-        ax.set_yticklabels(rows if ax is axes[0] else [])
+        ax.set_xticklabels(columns)
+        ax.set_yticklabels(rows if ax in axes[::2] else [])
         ax.grid(False)
     figure.colorbar(shown, ax=axes, label="share of inputs", shrink=0.8)
     return figure
@@ -959,8 +962,8 @@ def benchmark_peers(results: dict, least: float = 1e-16, tol: float = 1e-9) -> F
     names = [row["table"] for row in results["tables"]]
     seconds = [row["seconds"] for row in results["points"] if row["tool"] in looks]
     xlim = min(seconds) / 2, max(seconds) * 2
-    figure, panels = canvas(len(names), width=7.8, height=4.2)
-    for name, axis in zip(names, np.atleast_1d(panels)):
+    figure, panels = canvas(2, width=6.4, height=6.6, rows=(len(names) + 1) // 2)
+    for name, axis in zip(names, panels):
         for row in (row for row in results["points"] if row["table"] == name and row["tool"] in looks):
             color, marker = looks[row["tool"]]
             look = dict(color=color, mfc="none" if row["capped"] else color, ms=10 if color == BLUE else 6)
@@ -968,10 +971,11 @@ def benchmark_peers(results: dict, least: float = 1e-16, tol: float = 1e-9) -> F
         axis.axhline(tol, color=BLACK, lw=0.8, ls="--")
         axis.set(xscale="log", yscale="log", xlabel="seconds", xlim=xlim, ylim=(least / 3, 300))
         axis.set_title(name.replace("x", "×"), fontsize=9)
-        axis.tick_params(labelleft=name == names[0])
-    np.atleast_1d(panels)[0].set_ylabel("certified gap, nats")
+        axis.tick_params(labelleft=axis in panels[::2])
+    for axis in panels[::2]:
+        axis.set_ylabel("certified gap, nats")
     handles = [Line2D([], [], color=color, marker=marker, ls="", label=tool) for tool, (color, marker) in looks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
