@@ -9,7 +9,7 @@ NODE := 24.19.0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: book test references bank specialists family gates batch-sizes report benchmark lock clean lab serve pdf epub linkcheck
+.PHONY: book test references bank specialists family gates testbed batch-sizes report benchmark lock clean lab serve pdf epub linkcheck
 
 book: $(READY) $(NPM)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
@@ -37,6 +37,9 @@ specialists: $(READY)  ## train the bank of specialists anew into build/banks/sp
 
 gates: $(READY)  ## train the sweep of gates on both banks anew into build/gates (resumes)
 	expertbank train gates --download --out build/gates
+
+testbed: $(READY)  ## train the grid of the routing testbed anew into build/testbed (resumes; about an hour)
+	expertbank train testbed --download --out build/testbed
 
 batch-sizes: $(READY)  ## train a bank at each common batch size and measure which matches the paper
 	for b in 32 50 64 80 100 128; do \

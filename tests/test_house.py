@@ -22,12 +22,14 @@ LAYERS = [
     {"uncertainty"},
     {"synthetic"},
     {"bank", "distortions"},
+    {"testbed"},
     {"gates"},
     {"theorem2"},
     {"paper"},
-    {"figures", "training.datasets", "training.jobs"},
-    {"training.experts"},
-    {"training.gates"},
+    {"figures", "training.datasets", "training.jobs", "training.balancing"},
+    {"training.experts", "training.corpus"},
+    {"training.gates", "training.testbed"},
+    {"training.grid"},
     {"widgets", "cli"},
 ]
 
@@ -56,7 +58,7 @@ def test_imports_run_one_way(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_load_only_where_they_are_used(path):
     allowed = {"torch": "training.", "torchvision": "training.", "joblib": "training.", "safetensors": "training.",
-               "matplotlib": ("figures", "widgets"), "ipywidgets": "widgets",
+               "tokenizers": "training.", "matplotlib": ("figures", "widgets"), "ipywidgets": "widgets",
                "reedsolo": "links", "constriction": "links"}  # fmt: skip
     for module in imports_of(path):
         package = module.split(".")[0]
@@ -86,7 +88,7 @@ def code_lines(path):
 
 
 def test_the_library_stays_small():
-    assert sum(map(code_lines, MODULES)) <= 4500
+    assert sum(map(code_lines, MODULES)) <= 6000
 
 
 def test_no_pickle_anywhere():

@@ -10,6 +10,7 @@ import argparse
 import csv
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,18 @@ def read_table(path: str) -> np.ndarray:
 def _train(options) -> None:
     from expertbank.training.experts import Recipe, SpecialistRecipe, train_bank, train_family
     from expertbank.training.gates import train_gates
+    from expertbank.training.grid import train_testbed
 
     given = {name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
-    together = {"family": ("banks/family", train_family), "gates": ("gates", train_gates)}
+    together = {
+        "family": ("banks/family", train_family),
+        "gates": ("gates", train_gates),
+        "testbed": ("testbed", partial(train_testbed, size=options.size)),
+    }
     if options.bank in together:
         if given:
-            raise ValueError(
-                f"the {options.bank} have recipes of their own; {sorted(given)} is for a single bank alone"
-            )
+            raise ValueError(f"{options.bank} has recipes of its own; {sorted(given)} is for a single bank alone")
         place, train = together[options.bank]
         return train(options.out or REPOSITORY / "data" / place, download=options.download, n_jobs=options.jobs)
     recipe = (Recipe if options.bank == "mnist" else SpecialistRecipe)(**given)
@@ -133,15 +137,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("train", _train, "train a bank, a family of banks or the sweep of gates; resumes a killed run")
-    sub.add_argument("bank", choices=["mnist", "specialists", "family", "gates"])
+    sub = command("train", _train, "train a bank, a family of banks, the sweep of gates or the testbed; resumes")
+    sub.add_argument("bank", choices=["mnist", "specialists", "family", "gates", "testbed"])
     sub.add_argument("--out", help="folder of the new bank or family; default data/banks/<bank>")
     sub.add_argument("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
     sub.add_argument("--subset", type=int, dest="subset_size", help="training images per expert, 10,000 in the papers")
     sub.add_argument("--batch-size", type=int, help="the papers do not state it; see data/banks/batch_sizes.csv")
     sub.add_argument("--seed", type=int)
+    sub.add_argument("--size", choices=["small", "large"], default="small", help="of the testbed; large is for a GPU")
     sub.add_argument("--jobs", type=int, default=2, help="worker processes on a CPU")
-    sub.add_argument("--download", action="store_true", help="fetch MNIST where it is missing")
+    sub.add_argument("--download", action="store_true", help="fetch MNIST or the corpus where it is missing")
 
     sub = command("verify", _verify, "recompute a bank's predictions from its weights and MNIST")
     sub.add_argument("bank")
