@@ -15,7 +15,10 @@ from docutils import nodes
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from myst_nb.sphinx_ext import add_global_html_resources as copy_notebook_style
 from sphinx.util.docutils import SphinxDirective
+from sphinx_exercise import copy_asset_files as copy_exercise_style
+from sphinx_proof import copy_asset_files as copy_proof_style
 
 from expertbank.channels import bsc_distortion_rate
 
@@ -100,10 +103,18 @@ def bind_in_one(app):
     """Where the whole book is one file (PDF, e-book) nobody presses buttons, and every node is drawn as on a page."""
     if app.builder.name in ("singlehtml", "epub"):
         app.config.html_theme_options["launch_buttons"] = {}
+        app.config.html_domain_indices = []  # no page leads to the list of modules, and its button wants a picture
         app.set_html_assets_policy("always")  # the first chapter alone would decide whether MathJax is needed
         # sphinx-exercise names these builders, so Sphinx would forget who else draws HTML
         drawn = app.registry.translation_handlers
         drawn[app.builder.name] = drawn["html"] | drawn.get(app.builder.name, {})
+
+
+def bring_styles(app):
+    """Extensions bring the styles of their boxes when a build is over, but an e-book has been packed by then."""
+    if app.builder.name == "epub":
+        for bring in (copy_proof_style, copy_exercise_style, copy_notebook_style):
+            bring(app, None)
 
 
 def keep_still(app, pagename, templatename, context, doctree):
@@ -123,6 +134,7 @@ def setup(app):
     app.add_directive("cite-this", CiteThis)
     app.connect("config-inited", derive, priority=100)
     app.connect("builder-inited", bind_in_one)
+    app.connect("builder-inited", bring_styles)
     app.connect("html-page-context", keep_still, priority=960)
     app.connect("build-finished", invite_robots)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
