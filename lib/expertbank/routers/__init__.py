@@ -1,5 +1,7 @@
 """Any mixture of experts, seen through its router: counts that stream and merge, and a report on each layer."""
 
+from expertbank.routers.page import write_html
+from expertbank.routers.report import LayerReport, RoutingReport, routing_report
 from expertbank.routers.statistics import (
     Agreement,
     LayerStatistics,
@@ -8,4 +10,14 @@ from expertbank.routers.statistics import (
     merge_statistics,
 )
 
-__all__ = ["Agreement", "LayerStatistics", "RouterStatistics", "load_statistics", "merge_statistics"]
+__all__ = [
+    "Agreement",
+    "LayerReport",
+    "LayerStatistics",
+    "RouterStatistics",
+    "RoutingReport",
+    "load_statistics",
+    "merge_statistics",
+    "routing_report",
+    "write_html",
+]
