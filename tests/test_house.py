@@ -23,7 +23,7 @@ LAYERS = [
     {"synthetic"},
     {"bank", "distortions"},
     {"gates", "routers.statistics"},
-    {"theorem2", "routers.report"},
+    {"theorem2", "routers.report", "routers.hooks", "routers.files"},
     {"paper", "routers.page"},
     {"figures", "training.datasets"},
     {"training.experts"},
@@ -55,7 +55,8 @@ def test_imports_run_one_way(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_load_only_where_they_are_used(path):
-    allowed = {"torch": "training.", "torchvision": "training.", "joblib": "training.", "safetensors": "training.",
+    allowed = {"torch": ("training.", "routers.hooks", "routers.files"), "torchvision": "training.",
+               "joblib": "training.", "safetensors": "training.", "transformers": (),
                "matplotlib": ("figures", "widgets", "routers.page"), "ipywidgets": "widgets",
                "reedsolo": "links", "constriction": "links"}  # fmt: skip
     for module in imports_of(path):

@@ -1,5 +1,6 @@
 """Any mixture of experts, seen through its router: counts that stream and merge, and a report on each layer."""
 
+from expertbank.routers.hooks import Choice, record_routing
 from expertbank.routers.page import write_html
 from expertbank.routers.report import LayerReport, RoutingReport, routing_report
 from expertbank.routers.statistics import (
@@ -12,12 +13,14 @@ from expertbank.routers.statistics import (
 
 __all__ = [
     "Agreement",
+    "Choice",
     "LayerReport",
     "LayerStatistics",
     "RouterStatistics",
     "RoutingReport",
     "load_statistics",
     "merge_statistics",
+    "record_routing",
     "routing_report",
     "write_html",
 ]
