@@ -1,5 +1,6 @@
 """Any mixture of experts, seen through its router: counts that stream and merge, and a report on each layer."""
 
+from expertbank.routers.files import read_routing, statistics_of
 from expertbank.routers.hooks import Choice, record_routing
 from expertbank.routers.page import write_html
 from expertbank.routers.report import LayerReport, RoutingReport, routing_report
@@ -20,7 +21,9 @@ __all__ = [
     "RoutingReport",
     "load_statistics",
     "merge_statistics",
+    "read_routing",
     "record_routing",
     "routing_report",
+    "statistics_of",
     "write_html",
 ]
