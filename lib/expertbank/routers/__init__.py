@@ -8,6 +8,7 @@ from expertbank.routers.statistics import (
     Agreement,
     LayerStatistics,
     RouterStatistics,
+    compare_routing,
     load_statistics,
     merge_statistics,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "LayerStatistics",
     "RouterStatistics",
     "RoutingReport",
+    "compare_routing",
     "load_statistics",
     "merge_statistics",
     "read_routing",

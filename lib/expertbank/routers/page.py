@@ -31,7 +31,7 @@ body { margin: 0; color: var(--ink); background: var(--paper); font: 1rem/1.5 sy
 main { max-width: 68rem; margin: 0 auto; padding: 1rem; }
 h1 { line-height: 1.2; margin: .5rem 0; }
 h2 { margin: 2.5rem 0 .5rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-figure { margin: 1rem 0; max-width: 40rem; }
+figure { margin: 1rem 0; max-width: 36rem; }
 figure svg { display: block; width: 100%; height: auto; font-family: system-ui, sans-serif; }
 figure svg text { font-family: inherit !important; }
 figcaption, .soft { color: var(--soft); font-size: .9rem; }
@@ -144,6 +144,7 @@ def _series(report: RoutingReport, series: dict[str, str], unit: str) -> str | N
             axes.invert_yaxis()
             axes.grid(axis="y", visible=False)
             axes.set(xlabel=unit)
+            axes.locator_params(axis="x", nbins=5)
 
         return _svg(bars, 0.9 + 0.32 * len(values))
 

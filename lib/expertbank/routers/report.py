@@ -72,6 +72,7 @@ class LayerReport:
     sequence_information: float | None = None
     sequence_bias: float | None = None
     position_information: float | None = None
+    position_bias: float | None = None
     token_information: float | None = None
     token_bias: float | None = None
     # experts chosen together
@@ -163,6 +164,7 @@ QUANTITIES: dict[str, Quantity] = {
         "by chance."),
     "position_information": Quantity("I(pos;T)", "Sequences",
         "What the expert tells about the place in the sequence; the first tokens often have experts of their own."),
+    "position_bias": Quantity("bias", "Sequences", "Miller and Madow's bias of I(pos;T)."),
     "token_information": Quantity("I(tok;T)", "Sequences",
         "What the expert tells about the token's identity; near I(X;T), the router is a lookup table of the "
         "vocabulary and sees no context."),
@@ -337,18 +339,21 @@ def _membership_information(both, one, other):
 
 def _layer_report(statistics: RouterStatistics, name, agreement: Agreement | None) -> LayerReport:
     layer, e, found = statistics.layers[name], statistics.n_experts, {}
-    if layer.sizes.sum() or layer.probable:
+    if layer.slots.any() or layer.sizes.sum() or layer.probable:
         found |= _rate(layer) | _load(layer, e, statistics.n_chosen)
     if layer.domains.any():
         found |= _domains(layer, statistics.seed)
     if layer.sequence_slots.any():
         found |= _sequences(layer, e)
     if layer.positions.any():
-        found["position_information"] = measures.joint_information(layer.positions.sum(axis=1))
+        counts = layer.positions.sum(axis=1)
+        found["position_information"] = measures.joint_information(counts)
+        found["position_bias"] = measures.joint_bias(counts)
     if layer.token_slots.any():
         found["token_information"] = measures.joint_information(layer.token_slots)
         found["token_bias"] = measures.joint_bias(layer.token_slots)
-    if layer.sizes.sum() and statistics.n_chosen > 1:
+    # where loads without choices were added, memberships are not known
+    if statistics.n_chosen > 1 and 0 < layer.slots.sum() == layer.sizes @ np.arange(len(layer.sizes)):
         found |= _coactivation(layer, e)
     if agreement is not None:
         rates = {key: getattr(agreement, key) for key in ("flip_rate", "chance_flip_rate", "matched_flip_rate")}
@@ -366,14 +371,14 @@ def _rate(layer: LayerStatistics) -> dict:
         load = layer.weight_load / layer.weight_load.sum()
         kind, pair = "weights", (float(entropy(load)), float(layer.weight_entropy / layer.weighted))
         found["weight_sum"] = float(layer.weight_sum / layer.weighted)
-    elif layer.slots.any():
+    elif layer.sizes[1:].any():
         size = np.arange(len(layer.sizes))
-        inside = float(layer.sizes @ (size * np.log(np.maximum(size, 1))) / layer.slots.sum())
+        inside = float(layer.sizes @ (size * np.log(np.maximum(size, 1))) / (layer.sizes @ size))
         kind, pair = "picks", (measures.renyi_entropy(layer.slots, 1), inside)
     elif layer.probable:
         kind, pair = "softmax", softmax
-    else:  # every slot was dropped
-        return found
+    else:  # loads alone, or every slot was dropped
+        return {"output_entropy": measures.renyi_entropy(layer.slots, 1)} if layer.slots.any() else found
     rate = max(0.0, pair[0] - pair[1])
     return found | {"rate_of": kind, "rate": rate, "output_entropy": pair[0], "conditional_entropy": pair[1]}
 
@@ -381,7 +386,7 @@ def _rate(layer: LayerStatistics) -> dict:
 def _load(layer: LayerStatistics, n_experts: int, n_chosen: int) -> dict:
     n, found = int(layer.sizes.sum()), {}
     if n:
-        found["empty_slots"] = 1 - float(layer.slots.sum()) / (n * n_chosen)
+        found["empty_slots"] = 1 - float(layer.sizes @ np.arange(n_chosen + 1)) / (n * n_chosen)
     load = layer.slots if layer.slots.any() else layer.probability_sum
     if not load.any():
         return found

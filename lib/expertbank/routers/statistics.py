@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,14 @@ class RouterStatistics:
         if probabilities is not None:
             amounts |= _probabilities(_as_numbers(probabilities, "probabilities", (n, self.n_experts), keep))
         self._layer(layer).add(**amounts)
+
+    def add_load(self, layer: int | str, load) -> None:
+        """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and nothing else of it."""
+        keep = np.ones(self.n_experts, bool)
+        load = _as_integers(load, "load", (self.n_experts,), keep, None)
+        if load.min() < 0:
+            raise ValueError(f"load holds {load.min()}; allowed are counts of slots, 0 and up")
+        self._layer(layer).add(slots=load)
 
     def merge(self, other: RouterStatistics) -> RouterStatistics:
         """A new one that has counted what both did; layers that only one of them knows are taken over."""
@@ -399,6 +408,64 @@ class Agreement:
         return joint_information(self.pairs) if self.pairs.any() else np.nan
 
 
+def compare_routing(one, other, n_experts: int, n_experts_other: int | None = None) -> dict[int | str, Agreement]:
+    """Agreement by layer of two runs on the same tokens, each a stream of (layer, arrays) as `read_routing` gives it.
+
+    `arrays` holds `chosen` (n, k) and what else is known of the tokens. Tokens are paired in the order in which they
+    come; the two may be cut differently, and only what still waits for its partner is held. Raises ValueError where
+    one has tokens or layers that the other has not, or where their tokens or positions differ.
+    """
+    found: dict[int | str, Agreement] = {}
+    waiting: dict[int | str, list[dict]] = {}
+    for pieces in zip_longest(one, other):
+        for side, piece in enumerate(pieces):
+            if piece is None:
+                continue
+            layer, arrays = piece
+            if "chosen" not in arrays:
+                raise ValueError(f"layer {layer} has no chosen experts; two runs are compared by their choices")
+            pair = waiting.setdefault(layer, [{}, {}])
+            pair[side] = _joined(pair[side], arrays)
+            n = min(len(arrays["chosen"]) if arrays else 0 for arrays in pair)
+            if n:
+                agreement = found.setdefault(layer, Agreement(n_experts, n_experts_other))
+                _compare(agreement, layer, *({name: array[:n] for name, array in arrays.items()} for arrays in pair))
+                waiting[layer] = [{name: array[n:] for name, array in arrays.items()} for arrays in pair]
+    for layer, pair in waiting.items():
+        left = [len(arrays["chosen"]) if arrays else 0 for arrays in pair]
+        if any(left):
+            raise ValueError(
+                f"layer {layer} has {max(left)} tokens more in the {'second' if left[1] else 'first'} run than in the "
+                "other; both must have routed the same tokens in the same order"
+            )
+    return found
+
+
+def _compare(agreement: Agreement, layer, first: dict, second: dict) -> None:
+    for name in ("token", "position"):
+        if name in first and name in second and not np.array_equal(first[name], second[name]):
+            raise ValueError(
+                f"layer {layer}: {name} differs between the runs; both must have routed the same tokens in one order"
+            )
+    masks = [np.asarray(arrays["mask"]) > 0 for arrays in (first, second) if "mask" in arrays]
+    agreement.update(first["chosen"], second["chosen"], np.logical_and.reduce(masks) if masks else None)
+
+
+def _joined(first: dict, second: dict) -> dict:
+    """Tokens of both, one after the other; rows of fewer slots are filled up."""
+    second = {name: np.asarray(second[name]) for name in ("chosen", "token", "position", "mask") if name in second}
+    if not first:
+        return second
+    width = max(first["chosen"].shape[1], second["chosen"].shape[1])
+    pieces = ({**piece, "chosen": _widened(piece["chosen"], width)} for piece in (first, second))
+    first, second = pieces
+    return {name: np.concatenate([first[name], second[name]]) for name in first if name in second}
+
+
+def _widened(rows, width: int) -> np.ndarray:
+    return np.pad(rows.astype(np.int64), ((0, 0), (0, width - rows.shape[1])), constant_values=-1)
+
+
 def pseudo_labels(ids, relabellings: int, n_labels: int, seed: int) -> np.ndarray:
     """Labels (relabellings, S) in 0 .. n_labels-1 of sequences with integer ids (S,): a hash, the same everywhere.
 
@@ -486,7 +553,7 @@ def _as_rows(chosen, name: str, n: int, n_experts: int, most: int, keep) -> np.n
 def _as_integers(values, name: str, shape, keep, below: int | None) -> np.ndarray:
     array = np.asarray(values)
     if array.shape != tuple(shape):
-        raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}, one for each token")
+        raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} has dtype {array.dtype}; allowed are integers")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
