@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from expertbank.routers.files import read_routing, statistics_of
+from expertbank.routers.report import routing_report
 from expertbank.routers.statistics import RouterStatistics
 
 E, K, N, LAYERS = 6, 2, 40, 3
@@ -336,6 +337,9 @@ def test_sglang_counts_give_loads_only(tmp_path, rng, torch, mode):
     for layer, statistics in found.layers.items():
         np.testing.assert_array_equal(statistics.slots, logical[:, layer].sum(axis=0))
         assert statistics.tokens == statistics.sequences == 0 and not statistics.pairs.any()
+        [report] = routing_report(found, layers=[layer]).layers
+        assert report.load == pytest.approx(statistics.slots / statistics.slots.sum())
+        assert report.rate is report.empty_slots is report.coactivation is None
 
 
 class Hostile:
@@ -384,6 +388,14 @@ def test_sglang_faults(tmp_path, routing, torch):
     dump = per_token(torch, routing)
     del dump["last_physical_to_logical_map"]
     fails(dump, "do not say how many experts")
+
+
+def test_loads_are_counts(tmp_path):
+    statistics = RouterStatistics(3, 1)
+    for load, message in (([1, -1, 2], "load holds -1"), ([1, 2], r"load has shape \(2,\)"), ([1.5, 0, 0], "float64")):
+        with pytest.raises(ValueError, match=message):
+            statistics.add_load(0, load)
+    assert not statistics.layers
 
 
 # --- parquet ---

@@ -71,7 +71,7 @@ def statistics_of(
     for each in paths:
         for layer, arrays, _ in _read(Path(each), format, n_experts):
             if "load" in arrays:
-                statistics._layer(layer).add(slots=arrays["load"])
+                statistics.add_load(layer, arrays["load"])
                 continue
             if domain is not None:
                 arrays["domain"] = np.full(len(next(iter(arrays.values()))), domain)
