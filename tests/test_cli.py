@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from expertbank.bank import REPOSITORY
+from expertbank.bounds import bound_ladder, union_bound, xu_raginsky_bound
 from expertbank.channels import bsc_distortion_rate
 from expertbank.cli import main
+from expertbank.learners import simulate
 from expertbank.rate_distortion import critical_lambda, rate_distortion_curve
 
 HAMMING = 1 - np.eye(2)
@@ -73,6 +75,53 @@ def test_simulate_names_information_gap_and_bounds(capsys, tmp_path):
     assert [line.split("  ")[0] for line in out.splitlines()] == [
         "I(S;W)", "train, test risk", "gap", "bound, sigma 1/2", "union bound",
     ]  # fmt: skip
+
+
+def test_bounds_of_mistakes_are_the_ladder(capsys, tmp_path):
+    losses = np.random.default_rng(0).integers(0, 2, (300, 4))
+    np.save(tmp_path / "losses.npy", losses)
+    numbers = ("--datasets", 200, "--sample-size", 16)
+    code, out, _ = run(capsys, "bounds", tmp_path / "losses.npy", "--alpha", 1, 0.5, *numbers)
+    assert code == 0 and "300 inputs, 4 experts, 16 samples" in out
+    for alpha, part in zip((1, 0.5), out.split("\n\n")[1:], strict=True):
+        ladder, learner = bound_ladder(losses, alpha, 16, 0, 200), simulate(losses, alpha, 16, 200)
+        assert f"I(S;W) = {learner.information:.4f} nats" in part
+        assert ("empirical risk minimiser" if alpha == 1 else "alpha-mixture, alpha = 0.5") in part
+        rows = {line.split()[0]: float(line.split()[1]) for line in part.splitlines()[2:]}
+        assert rows == pytest.approx({"gap": ladder.gap, **ladder.values}, abs=6e-5)
+        values = list(rows.values())[1:]
+        assert values == sorted(values, reverse=True)
+
+
+def test_bounds_of_other_losses_are_those_of_the_papers(capsys, tmp_path):
+    losses = np.random.default_rng(0).random((300, 4))
+    np.save(tmp_path / "losses.npy", losses)
+    code, out, _ = run(capsys, "bounds", tmp_path / "losses.npy", "--alpha", 1, "--datasets", 200)
+    learner = simulate(losses, 1, 256, 200)
+    assert code == 0 and "need losses of 0 and 1 alone" in out and "losses > 0.5" in out
+    assert f"union_bound                   {union_bound(4, 256):.4f}" in out
+    assert f"xu_raginsky_bound             {xu_raginsky_bound(learner.information, 256):.4f}" in out
+    np.save(tmp_path / "losses.npy", 3 * losses - 1)
+    code, out, err = run(capsys, "bounds", tmp_path / "losses.npy")
+    assert code == 2 and out == "" and err.count("\n") == 1 and "scale them first, (losses - (-0.9" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "taught"),
+    [
+        (["curve"], ["(inputs, experts)", "nats", "examples:", "--band 1e-4", "certificate"]),
+        (["bounds"], ["(inputs, experts)", "nats", "examples:", "sqrt(log R / 2m)", "numbers in [0, 1]"]),
+        (
+            ["routes", "report"],
+            ["chosen (tokens, k)", "nats", "examples:", "--against step_2000.npz", "log E - H(T|Seq)"],
+        ),
+    ],
+)
+def test_help_says_what_the_file_holds_and_how_to_read_the_output(capsys, command, taught):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and all(text in out for text in taught)
 
 
 def test_describe_regenerates_the_shipped_row(capsys):

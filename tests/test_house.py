@@ -87,7 +87,7 @@ def code_lines(path):
 
 
 def test_the_library_stays_small():
-    assert sum(map(code_lines, MODULES)) <= 6000
+    assert sum(map(code_lines, MODULES)) <= 7000
 
 
 def test_no_pickle_anywhere():

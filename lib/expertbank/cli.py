@@ -136,7 +136,7 @@ def _bounds(options) -> None:
     as_losses(losses)
     low, high = float(np.min(losses)), float(np.max(losses))
     if low < 0 or high > 1:
-        fix = f"scale them first, (losses - {low:g}) / {high - low:g}" if high > low else "they are all the same"
+        fix = f"scale them first, (losses - ({low:g})) / {high - low:g}" if high > low else "they are all the same"
         raise ValueError(f"losses lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}")
     m, binary = options.sample_size, bool(np.isin(losses, (0, 1)).all())
     ladder = LadderExperiment(losses, m, options.seed, options.datasets) if binary else None

@@ -49,7 +49,6 @@ dl { margin: .5rem 0; display: grid; grid-template-columns: max-content 1fr; gap
 dt { font-weight: 600; }
 dd { margin: 0; }
 @media (max-width: 32rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
-@media print { details > * { display: block; } }
 """
 
 
@@ -150,7 +149,8 @@ def _series(report: RoutingReport, series: dict[str, str], unit: str) -> str | N
 
     def draw(axes):
         for (name, line), (marker, style, color) in zip(values.items(), LOOKS):
-            axes.plot(line, marker=marker, ls=style, color=color, ms=5, lw=1.4, label=series[name])
+            every = max(1, len(line) // 12)
+            axes.plot(line, marker=marker, ls=style, color=color, ms=5, lw=1.4, markevery=every, label=series[name])
         _name_layers(axes, report, axes.xaxis)
         lines = np.array(list(values.values()))
         axes.set(ylabel=unit, ylim=(min(0, 1.08 * np.nanmin(lines)), 1.08 * np.nanmax(lines) or 1))

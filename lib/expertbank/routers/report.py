@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+import expertbank.routers.measures as measures
 from expertbank.information import binary_entropy, entropy
-from expertbank.routers import measures
 from expertbank.routers.statistics import Agreement, LayerStatistics, RouterStatistics
 
 HIGH = 0.95  # quantile of the null
+WIDTH = 110  # of text in a terminal
+TREES = 5  # drawn for the bias of the best one
 MOST_NAMED = 12  # dead experts of a layer that a note names; JSON has all
 
 
@@ -179,7 +181,8 @@ QUANTITIES: dict[str, Quantity] = {
         "The same for k experts drawn at random: choosing exactly k makes memberships dependent, E h(k/E) - log "
         "C(E,k); only what exceeds it is teams."),
     "coactivation_bias": Quantity("bias", "Co-activation",
-        "Miller and Madow's bias of the total correlation; where it is a good part of it, more tokens are needed."),
+        "How far finite data raises it: Miller and Madow's bias of sets, or that of the best tree on random experts; "
+        "where it is a good part of it, more tokens are needed."),
     "flip_rate": Quantity("flips", "Agreement",
         "Share of the chosen experts that differ from the other run's on the same tokens: 0 is the same choice, 1 "
         "none in common."),
@@ -229,10 +232,10 @@ class RoutingReport:
                 for name in names:
                     head, text = QUANTITIES[name].label.ljust(width), QUANTITIES[name].text
                     lines.append(
-                        textwrap.fill(text, 110, initial_indent=f"  {head}  ", subsequent_indent=" " * (width + 4))
+                        textwrap.fill(text, WIDTH, initial_indent=f"  {head}  ", subsequent_indent=" " * (width + 4))
                     )
                 lines.append("")
-        return "\n".join([*lines, *self.notes()]).rstrip() + "\n"
+        return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in self.notes())]).rstrip() + "\n"
 
     def title(self) -> str:
         """One line: what was counted."""
@@ -302,7 +305,7 @@ def shown(value) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
+        return f"{value:.1e}" if 1e-9 < abs(value) < 1e-3 else f"{value:.4f}".replace("-0.0000", "0.0000")
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -315,19 +318,32 @@ def total_correlation(layer: LayerStatistics, n_experts: int) -> tuple[float, fl
     return max(0.0, float(single.sum() - entropy(layer.sets / n))), bias
 
 
-def chow_liu_information(layer: LayerStatistics) -> tuple[float, float]:
-    """Lower bound of the total correlation in nats from pairs, and its bias: the best tree of pairwise informations.
+def chow_liu_information(layer: LayerStatistics) -> float:
+    """Lower bound of the total correlation in nats from pairs: the best tree of pairwise informations.
 
     Chow & Liu (1968): the law of memberships that factorises along a tree and is closest to the truth has the
     maximum spanning tree of I(i chosen; j chosen), whose sum is what of the total correlation the tree explains.
     """
-    n, e = int(layer.sizes.sum()), len(layer.slots)
+    n = int(layer.sizes.sum())
     single = layer.slots / n
-    edges = _membership_information(layer.pairs / n, single[:, None], single[None, :])
-    cost = 1 + edges.max() - edges  # positive: a cost of 0 would be no edge
-    np.fill_diagonal(cost, 0)
+    return _best_tree(_membership_information(layer.pairs / n, single[:, None], single[None, :]))
+
+
+def _best_tree(edges) -> float:
+    """The most that a spanning tree of edges (E, E) sums to; what is above the diagonal counts."""
+    cost = np.triu(1 + edges.max() - edges, 1)  # positive: a cost of 0 would be no edge
     tree = scipy.sparse.csgraph.minimum_spanning_tree(cost).nonzero()
-    return float(edges[tree].sum()), (e - 1) / (2 * n)
+    return float(edges[tree].sum())
+
+
+def _tree_bias(information: float, n_experts: int, n_tokens: int) -> float:
+    """How far the best tree on n tokens lies above (E - 1) times the true information of every pair, in nats.
+
+    Each plug-in information is nearly a noncentral chi-squared variable over 2n, and the tree picks the largest, so
+    that (E - 1)/2n would be far too little; the mean of `TREES` draws.
+    """
+    draws = np.random.default_rng(0).normal(np.sqrt(2 * n_tokens * information), size=(TREES, n_experts, n_experts))
+    return float(np.mean([_best_tree(edges**2 / (2 * n_tokens)) for edges in draws])) - (n_experts - 1) * information
 
 
 def _membership_information(both, one, other):
@@ -475,8 +491,9 @@ def _coactivation(layer: LayerStatistics, n_experts: int) -> dict:
         kind, (value, bias) = "sets", total_correlation(layer, n_experts)
     else:
         both = float(share @ (size * (size - 1))) / (n_experts * (n_experts - 1))
-        uniform = (n_experts - 1) * float(_membership_information(both, single, single))
-        kind, (value, bias) = "tree", chow_liu_information(layer)
+        pair = float(_membership_information(both, single, single))
+        kind, value, uniform = "tree", chow_liu_information(layer), (n_experts - 1) * pair
+        bias = _tree_bias(pair, n_experts, int(layer.sizes.sum()))
     return {
         "coactivation_of": kind,
         "coactivation": value,
