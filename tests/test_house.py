@@ -22,12 +22,14 @@ LAYERS = [
     {"uncertainty"},
     {"synthetic"},
     {"bank", "distortions"},
+    {"testbed"},
     {"gates", "routers.statistics"},
     {"theorem2", "routers.report", "routers.hooks", "routers.files"},
     {"paper", "routers.page"},
-    {"figures", "training.datasets"},
-    {"training.experts"},
-    {"training.gates"},
+    {"figures", "training.datasets", "training.jobs", "training.balancing"},
+    {"training.experts", "training.corpus"},
+    {"training.gates", "training.testbed"},
+    {"training.grid"},
     {"widgets", "cli"},
 ]
 
@@ -56,7 +58,7 @@ def test_imports_run_one_way(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_load_only_where_they_are_used(path):
     allowed = {"torch": ("training.", "routers.hooks", "routers.files"), "torchvision": "training.",
-               "joblib": "training.", "safetensors": "training.", "transformers": (),
+               "joblib": "training.", "safetensors": "training.", "tokenizers": "training.", "transformers": (),
                "matplotlib": ("figures", "widgets", "routers.page"), "ipywidgets": "widgets",
                "reedsolo": "links", "constriction": "links"}  # fmt: skip
     for module in imports_of(path):
