@@ -132,7 +132,11 @@ def test_masked_tokens_may_hold_anything(tmp_path, routing):
     routing["probabilities"][:, ~routing["mask"]] = np.nan
     routing["chosen"][:, ~routing["mask"]] = 99
     np.savez(tmp_path / "a.npz", **routing)
-    assert statistics_of(tmp_path / "a.npz").layers[0].tokens == routing["mask"].sum()
+    routing["domain"] = np.where(routing["mask"], routing["domain"], 77).astype(np.uint8)
+    np.savez(tmp_path / "b.npz", **routing)
+    for name in ("a.npz", "b.npz"):
+        found = statistics_of(tmp_path / name)
+        assert found.layers[0].tokens == routing["mask"].sum() and found.n_domains == 2
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.pt", "a.parquet"])

@@ -108,7 +108,9 @@ def _measure(paths, format: str | None, n_experts: int | None) -> tuple[int, int
         for _, arrays, found in _read(Path(path), format, n_experts):
             experts |= {found} - {None}
             chosen = max(chosen, arrays["chosen"].shape[1] if "chosen" in arrays else 1)
-            domains = max(domains, int(arrays["domain"].max(initial=-1)) + 1 if "domain" in arrays else 0)
+            if "domain" in arrays:
+                counted = arrays["domain"][np.asarray(arrays.get("mask", True)) > 0]
+                domains = max(domains, int(counted.max()) + 1 if counted.size else 0)
     if len(experts) != 1:
         found = f"say that there are {sorted(experts)} experts" if experts else "do not say how many experts there are"
         raise ValueError(f"{', '.join(map(str, paths[:3]))} {found}; give n_experts (the dead ones count too)")
