@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from conftest import skip_or_fail
-from expertbank.routers.hooks import FAMILIES, Choice, record_routing, softmax_choice
+from expertbank.bank import REPOSITORY
+from expertbank.routers.hooks import FAMILIES, TRANSFORMERS, Choice, record_routing, softmax_choice
 from expertbank.routers.statistics import RouterStatistics
 
 N_EXPERTS, N_TOKENS = 8, 64
@@ -396,3 +397,11 @@ def test_layers_are_numbers_where_these_tell_them_apart(family):
         assert all(isinstance(layer, str) for layer in layers)
     else:
         assert list(layers) == ([1, 2] if name == "DeepSeek-V3" else [0, 1])
+
+
+def test_the_chapter_lists_what_is_tested_here(transformers):
+    assert transformers.__version__ == TRANSFORMERS
+    chapter = (REPOSITORY / "chapters" / "your_router.md").read_text()
+    # the table and the version are made of the very list, not typed
+    assert "for family in FAMILIES" in chapter and 'glue("your_router_version", TRANSFORMERS' in chapter
+    assert set(NAMES) == {*OWN, "Switch"}

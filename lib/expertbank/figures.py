@@ -1049,3 +1049,42 @@ def information_and_gap(panels: dict) -> Figure:
     axes[0].set_ylabel("gap $G$")
     axes[0].legend()
     return figure
+
+
+# --- your own router ---
+
+
+def domain_loads(tables: dict, domains) -> Figure:
+    """Share of each domain's slots by expert, a panel for each name -> counts (D, E); experts by their main domain."""
+    figure, panels = canvas(1, width=6.6, height=2.6 * len(tables), rows=len(tables))
+    shares = {name: counts / counts.sum(axis=1, keepdims=True) for name, counts in tables.items()}
+    top = max(share.max() for share in shares.values())
+    for (name, share), axis in zip(shares.items(), np.atleast_1d(panels)):
+        order = np.lexsort((-share.max(axis=0), share.argmax(axis=0)))
+        image = axis.imshow(share[:, order], cmap="cividis_r", vmin=0, vmax=top, aspect="auto")
+        axis.set_yticks(range(len(domains)), domains)
+        axis.set(title=name, xticks=[], xlabel="experts")
+        axis.grid(False)
+    figure.colorbar(image, ax=panels, label="share of the domain's slots", shrink=0.8)
+    return figure
+
+
+def domain_information_by_size(sizes, found: dict) -> Figure:
+    """I(D;T), its null and Miller and Madow's bias by sequences, a panel for each name -> a `LayerReport` a size."""
+    figure, panels = canvas(1, width=6.6, height=2.9 * len(found), rows=len(found))
+    for (name, layers), axis in zip(found.items(), np.atleast_1d(panels)):
+        measured, mean, high, bias = np.array(
+            [[layer.domain_information, layer.null_mean, layer.null_high, layer.domain_bias] for layer in layers]
+        ).T
+        axis.loglog(sizes, measured, color=BLUE, marker="o", label="$I(D;T)$, plug-in")
+        axis.fill_between(sizes, mean, high, color=ORANGE, alpha=0.35, lw=0, hatch="//", label="to its 95% quantile")
+        axis.loglog(sizes, mean, color=ORANGE, ls="--", marker="s", ms=4, label="mean of the null")
+        axis.loglog(sizes, bias, color=BLACK, ls=":", label="Miller–Madow")
+        axis.set(ylabel="nats", title=name, ylim=(1e-3, 2))
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
+    axis.set_xlabel("sequences")
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend([handles[i] for i in (0, 2, 1, 3)], [labels[i] for i in (0, 2, 1, 3)],
+                  loc="outside lower center", ncols=2)  # fmt: skip
+    return figure
