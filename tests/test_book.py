@@ -17,7 +17,7 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates", "links"]
 LECTURES = ["gate", "theorem1", *WITH_EXPLORER, "solver", "replicates", "estimators", "other_learners", "audit"]
-LECTURES += ["theorem2"]
+LECTURES += ["theorem2", "testbed", "your_router"]
 NAMES = [chapter.stem for chapter in chapters()]
 
 

@@ -167,3 +167,16 @@ def test_training_never_overwrites_a_bank(capsys):
     pytest.importorskip("torch")
     code, _, err = run(capsys, "train", "mnist")
     assert code == 2 and "already holds a bank" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist", "--size", "large"), "only the testbed has sizes"),
+        (("testbed", "--experts", "3"), "testbed has recipes of its own"),
+        (("testbed",), "already holds a testbed"),
+    ],
+)
+def test_training_refuses_what_makes_no_sense(capsys, arguments, message):
+    assert main(["train", *arguments]) == 2
+    assert message in capsys.readouterr().err

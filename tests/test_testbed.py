@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from expertbank.routers import measures
 from expertbank.testbed import (
+    CONFIGURATION,
     EXAMPLES,
     contrast,
     group_entropy,
@@ -399,3 +400,53 @@ def test_contrasts_are_paired_by_seed():
 def test_counts_leave_dropped_choices_out():
     counts = routing_counts([[[0, 1]], [[2, -1]]], np.array([[0], [1]]), 2, 3)
     assert counts.tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
+# --- what is shipped ---
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_testbed()
+
+
+def test_the_shipped_runs_are_the_grid(shipped):
+    configurations = [tuple(row[name].item() for name in (*CONFIGURATION, "seed")) for row in shipped.table]
+    runs = grid.default_grid()
+    assert len(configurations) == len(runs)
+    for found, run in zip(configurations, runs):
+        expected = [getattr(run, name) for name in (*CONFIGURATION, "seed")]
+        assert [None if value != value else value for value in found] == expected
+    assert shipped.manifest["recipe"]["steps"] == testbed.SIZES["small"].steps
+    assert shipped.manifest["corpus"]["sha256"] == corpus.FILES
+
+
+def test_shipped_runs_obey_the_theorems(shipped):
+    runs = shipped.table
+    assert (runs["domain_information"] <= runs["sequence_information"] + 1e-5).all()
+    assert (runs["sequence_information"] <= runs["cap"] + 1e-5).all()
+    assert runs["cap"] == pytest.approx(np.log(32) - runs["sequence_entropy"], abs=1e-5)
+    capped = runs[(runs["capacity"] > 0) & (runs["capacity_scope"] == 1)]
+    limit = np.log(capped["capacity"] / (1 - capped["dropped"]))
+    assert len(capped) == 12 and (capped["sequence_information"] <= limit).all()
+    assert (np.log(32) - runs["entropy"] >= 2 * (1 - runs["utilisation"]) ** 2 - 1e-5).all()
+
+
+def test_shipped_routing_gives_the_shipped_numbers_nearly(shipped):
+    # it is a part of the held-out text: the first 512 sequences
+    for name, scope in (("narrow", 1), ("wide", 64)):
+        routing = dict(np.load(shipped.routing(name)))
+        chosen = routing["chosen"].reshape(-1, 32, 4)
+        counts = routing_counts(chosen, routing["domain"].reshape(-1, 32), 8, 32)
+        row = shipped.rows(method="LBL", mix="scripts", scope=scope, strength=0.125, capacity=None, seed=0)[0]
+        assert measures.joint_information(counts) == pytest.approx(row["domain_information"], abs=0.03)
+        assert np.bincount(routing["domain"], minlength=8).tolist() == [64 * 32] * 8
+    with pytest.raises(ValueError, match="'narrow' and 'wide'"):
+        shipped.routing("best")
+
+
+def test_rows_say_what_is_allowed(shipped):
+    with pytest.raises(ValueError, match="no column"):
+        shipped.rows(router="LBL")
+    with pytest.raises(ValueError, match="no run with"):
+        shipped.rows(method="EB", scope=1)

@@ -69,10 +69,12 @@ def _train(options) -> None:
 
     given = {name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
+    if options.size and options.bank != "testbed":
+        raise ValueError(f"--size is {options.size!r}; only the testbed has sizes")
     together = {
         "family": ("banks/family", train_family),
         "gates": ("gates", train_gates),
-        "testbed": ("testbed", partial(train_testbed, size=options.size)),
+        "testbed": ("testbed", partial(train_testbed, size=options.size or "small")),
     }
     if options.bank in together:
         if given:
@@ -274,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--subset", type=int, dest="subset_size", help="training images per expert, 10,000 in the papers")
     sub.add_argument("--batch-size", type=int, help="the papers do not state it; see data/banks/batch_sizes.csv")
     sub.add_argument("--seed", type=int)
-    sub.add_argument("--size", choices=["small", "large"], default="small", help="of the testbed; large is for a GPU")
+    sub.add_argument("--size", choices=["small", "large"], help="of the testbed: small, or large for a GPU")
     sub.add_argument("--jobs", type=int, default=2, help="worker processes on a CPU")
     sub.add_argument("--download", action="store_true", help="fetch MNIST or the corpus where it is missing")
 

@@ -1088,3 +1088,85 @@ def domain_information_by_size(sizes, found: dict) -> Figure:
     figure.legend([handles[i] for i in (0, 2, 1, 3)], [labels[i] for i in (0, 2, 1, 3)],
                   loc="outside lower center", ncols=2)  # fmt: skip
     return figure
+
+
+# --- the routing testbed ---
+
+METHOD_LOOKS = {
+    "LBL": (BLUE, "o", "-"),
+    "SH": (GREEN, "s", "--"),
+    "BA": (ORANGE, "^", "-."),
+    "EB": (PINK, "D", ":"),
+    "none": (RED, "X", (0, (1, 3))),
+    "reference": (BLACK, "*", (0, (5, 3))),
+}
+
+
+def scope_caps(points: dict, by_scope: dict, scopes, limit) -> Figure:
+    """Above: I(D;T) against its cap, method -> (caps, informations). Below: against scope, method -> (scopes, values),
+    with the limit (P,) at perfect balance over `scopes` (P,)."""
+    figure, (top, bottom) = canvas(1, width=6.4, height=7, rows=2)
+    end = 1.05 * max(caps.max() for caps, _ in points.values())
+    top.plot([0, end], [0, end], color=BLACK, lw=1, label="equality")
+    for method, (caps, values) in points.items():
+        color, marker, _ = METHOD_LOOKS[method]
+        top.plot(caps, values, marker, color=color, ms=6, mfc="none", label=method)
+    top.set(xlabel=r"cap $\log E - H(T|\mathrm{Seq})$, nats", ylabel="$I(D;T)$, nats", xlim=(0, end), ylim=(0, end))
+    top.legend(ncols=2)
+    bottom.semilogx(scopes, limit, color=BLACK, lw=1, base=2, label="limit at perfect balance")
+    for method, (where, values) in by_scope.items():
+        color, marker, _ = METHOD_LOOKS[method]
+        bottom.plot(where, values, marker, color=color, ms=6, mfc="none", label=method)
+    bottom.set(xlabel="scope of balancing, sequences", ylabel="$I(D;T)$, nats", ylim=(0, None))
+    bottom.set_xticks(scopes, [f"{scope}" for scope in scopes])
+    bottom.legend()
+    return figure
+
+
+def losses_by_scope(panels: dict) -> Figure:
+    """Held-out loss against scope, a panel a mix: {"lines": method -> (scopes, means, deviations), "levels":
+    method -> mean} for methods without a scope of their own."""
+    figure, axes = canvas(1, width=6.4, height=3.6 * len(panels), rows=len(panels))
+    for ax, (title, panel) in zip(np.atleast_1d(axes), panels.items()):
+        for method, (scopes, means, deviations) in panel["lines"].items():
+            color, marker, style = METHOD_LOOKS[method]
+            ax.errorbar(scopes, means, deviations, color=color, marker=marker, ls=style, capsize=3, label=method)
+        for method, level in panel["levels"].items():
+            color, _, style = METHOD_LOOKS[method]
+            ax.axhline(level, color=color, ls=style, lw=1.2, label=method)
+        ax.set_xscale("log", base=2)
+        ticks = np.unique(np.concatenate([scopes for scopes, *_ in panel["lines"].values()]))
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set(title=title, xlabel="scope of balancing, sequences", ylabel="held-out loss, nats a token")
+        ax.legend(ncols=2, fontsize=8)
+    return figure
+
+
+def losses_under_caps(capacities, lines: dict) -> Figure:
+    """Loss (left) and I(D;T) (right) by token cap: name -> two pairs (means, deviations), each (C,)."""
+    figure, axes = canvas(2, width=7.8, height=3.6)
+    looks = ((RED, "o", "--"), (BLUE, "s", "-"))
+    for (name, pairs), (color, marker, style) in zip(lines.items(), looks):
+        for ax, (means, deviations) in zip(axes, pairs):
+            where = np.arange(len(capacities))
+            ax.errorbar(where, means, deviations, color=color, marker=marker, ls=style, capsize=3, label=name)
+    for ax, label in zip(axes, ("held-out loss, nats a token", "$I(D;T)$, nats")):
+        ax.set(xlabel="tokens an expert may take, of the mean load", ylabel=label)
+        ax.set_xticks(np.arange(len(capacities)), capacities)
+    axes[0].legend()
+    return figure
+
+
+def metrics_and_loss(panels: dict, losses, methods) -> Figure:
+    """Loss (K,) against one metric a panel: label -> (K,) values; `methods` (K,) sets colour and marker."""
+    figure, axes = canvas(len(panels), width=7.8, height=3.6)
+    for ax, (label, values) in zip(axes, panels.items()):
+        for method, (color, marker, _) in METHOD_LOOKS.items():
+            own = methods == method
+            if own.any():
+                ax.plot(values[own], losses[own], marker, color=color, ms=6, mfc="none", label=method)
+        ax.set(xlabel=label)
+    axes[0].set_ylabel("held-out loss, nats a token")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    return figure

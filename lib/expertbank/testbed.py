@@ -106,6 +106,7 @@ def _weighted_rate(chosen, weights, n_experts: int) -> float:
 # balanced within a sequence and over the whole step: their held-out routing is shipped token by token
 EXAMPLES = {"scripts-LBL-1-0.125-seed0": "routing-narrow.npz", "scripts-LBL-64-0.125-seed0": "routing-wide.npz"}
 FILES = ("runs.csv", *EXAMPLES.values())
+CONFIGURATION = ("mix", "method", "scope", "strength", "capacity", "capacity_scope", "placed")
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def save_testbed(folder, rows: Sequence[dict], routing: dict[str, dict], manifes
     writer.writeheader()
     for row in rows:
         shown = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-        writer.writerow({name: "nan" if value is None else value for name, value in shown.items()})
+        exact = {name: "nan" if row[name] is None else row[name] for name in CONFIGURATION}
+        writer.writerow(shown | exact)
     write_atomically(folder / FILES[0], lambda file: file.write(text.getvalue().encode()))
     for name, arrays in routing.items():
         write_atomically(folder / name, lambda file, arrays=arrays: np.savez_compressed(file, **arrays))
@@ -208,18 +210,10 @@ def group_entropy(scope: int, n_sequences: int = 64, n_domains: int = 8) -> floa
     return float(n_domains * drawn @ scipy.special.entr(counts / scope))
 
 
-def combined_metric(rows: np.ndarray) -> np.ndarray:
-    """Purity times utilisation (K,), as measured on the training steps: our reading of P3's combined metric."""
-    return rows["step_purity"] * rows["step_utilisation"]
-
-
 def rank_correlation(values, losses) -> tuple[float, float]:
     """Spearman's rho of (K,) values with losses, and its two-sided p-value."""
     found = scipy.stats.spearmanr(values, losses)
     return float(found.statistic), float(found.pvalue)
-
-
-CONFIGURATION = ("mix", "method", "scope", "strength", "capacity", "capacity_scope", "placed")
 
 
 def summarise(rows: np.ndarray, measures: Sequence[str] = ("loss",)) -> list[dict]:

@@ -97,7 +97,7 @@ def record_routing(
     relabellings: int = 20,
     seed: int = 0,
 ) -> RoutingRecorder:
-    """A context manager that runs a transformers model and adds up what its routers choose.
+    """A context manager that runs a transformers model and adds up what its routers choose::
 
         with record_routing(model, n_domains=2) as recorder:
             recorder(**tokenizer(texts, return_tensors="pt", padding=True), domain=domains)

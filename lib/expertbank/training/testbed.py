@@ -40,10 +40,10 @@ class Size:
     learning_rate: float = 1e-2
 
 
-# two CPU cores: about two minutes a run; one GPU: the same code, ten minutes
+# small: about two minutes on a CPU core; large: the same code on one GPU, sized by estimate for ten minutes
 SIZES = {
     "small": Size(),
-    "large": Size(width=512, heads=8, expert_width=320, n_sequences=256, steps=4_000, learning_rate=1e-3),
+    "large": Size(width=1024, heads=16, expert_width=640, n_sequences=256, steps=6_000, learning_rate=1e-3),
 }
 
 
