@@ -488,7 +488,7 @@ CLAIMS: tuple[Claim, ...] = (
           lambda e: _scope_failures(e.testbed), "testbed, eight scripts, means of three seeds", 0, "a count"),
     Claim("P3 method", "P3, findings", "spread of methods at scope 64, as a share of LBL's gain from scope", 0,
           lambda e: _method_share(e.testbed), "LBL, EB, SH, BA; means of three seeds", 0.5,
-          "'scope matters more than method': less than half, a limit set before our runs, which miss it by little"),
+          "'scope matters more than method': less than half, a limit set before all runs were in, missed by little"),
     Claim("P3 caps", "P3, findings", "share of that gain left with a cap of 1.0", 0,
           lambda e: _gain_left(e.testbed, 1.0), "LBL, cap within a sequence, means of three seeds", 0.25,
           "'caps undo the gain': less than a quarter is left"),
