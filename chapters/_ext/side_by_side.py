@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from jupyter_cache import get_cache
@@ -54,12 +56,19 @@ def execute(app, env, names) -> None:
     if app.config.nb_execution_mode != "cache" or len(chapters) < 2:
         return
     cache = get_cache(app.config.nb_execution_cache_path)
-    paths = [str(Path(env.doc2path(name)).resolve()) for name in chapters]
+    # the longest first: one that starts last would leave the other cores idle
+    paths = sorted((Path(env.doc2path(name)).resolve() for name in chapters), key=lambda path: -path.stat().st_size)
     for path in paths:
-        cache.add_nb_to_project(path, read_data=CHAPTER)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # chapters share the cores already
-    executor = load_executor("local-parallel", cache)
-    executor.run_and_cache(filter_uris=paths, timeout=app.config.nb_execution_timeout)
+        cache.add_nb_to_project(str(path), read_data=CHAPTER)
+    for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")  # chapters share the cores already
+    # jupyter-cache's own parallel executor hands out chapters by threes
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(execute_one, cache.path, app.config.nb_execution_timeout), map(str, paths)))
+
+
+def execute_one(cache_path, timeout: int, path: str) -> None:
+    load_executor("local-serial", get_cache(cache_path)).run_and_cache(filter_uris=[path], timeout=timeout)
 
 
 def place(app, config) -> None:
