@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from expertbank.bank import REPOSITORY, check_file, read_manifest
 from expertbank.information import entropy
 from expertbank.routers import Agreement, LayerStatistics, RouterStatistics, load_statistics, merge_statistics
 from expertbank.routers.measures import joint_information, relabelled_information
@@ -384,3 +385,11 @@ def test_a_refused_batch_says_why_and_changes_nothing(arguments, message):
 def test_bad_input_is_one_clear_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_saved_statistics_of_the_chapter_are_sealed_and_load():
+    folder = REPOSITORY / "data" / "routers"
+    file = check_file(folder, read_manifest(folder, ["tiny_mixtral.npz"], "routing"), "tiny_mixtral.npz")
+    statistics = load_statistics(file)
+    assert sorted(statistics.layers) == [0, 1]
+    assert all(layer.slots.sum() == 2 * layer.tokens for layer in statistics.layers.values())

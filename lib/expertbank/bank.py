@@ -117,6 +117,21 @@ def bank_folder(name, root=None) -> Path:
     return folder
 
 
+def matching(table: np.ndarray, wanted: dict, kind: str) -> np.ndarray:
+    """Which rows (N,) of a structured table have the wanted values, column -> value; None stands for nan.
+
+    Raises ValueError for a column that is not there, or where no row, called a `kind`, matches.
+    """
+    if unknown := set(wanted) - set(table.dtype.names):
+        raise ValueError(f"no column {sorted(unknown)}; allowed are {table.dtype.names}")
+    found = np.ones(len(table), dtype=bool)
+    for column, value in wanted.items():
+        found &= np.isnan(table[column]) if value is None else table[column] == value
+    if not found.any():
+        raise ValueError(f"no {kind} with {wanted}")
+    return found
+
+
 def check_free(folder, holds: str) -> None:
     """Raise FileExistsError, naming what the folder holds, where `seal` has already closed it."""
     if (Path(folder) / "manifest.json").exists():

@@ -22,6 +22,7 @@ from expertbank.bank import (
     SPLITS,
     ExpertBank,
     check_file,
+    matching,
     read_manifest,
     seal,
     write_atomically,
@@ -215,11 +216,11 @@ class GateSweep:
 
     def rows(self, **wanted) -> np.ndarray:
         """The rows of `table` whose columns have the wanted values: `rows(bank="mnist", split="test")`."""
-        return self.table[self._where(wanted)]
+        return self.table[matching(self.table, wanted, "gate")]
 
     def loads(self, **wanted) -> np.ndarray:
         """Share of the inputs that each expert serves, (rows, R), for the same rows."""
-        return self._arrays["loads"][self._where(wanted)]
+        return self._arrays["loads"][matching(self.table, wanted, "gate")]
 
     def candidates(self, bank: str) -> np.ndarray:
         """The K trained gates of a bank: their rows on the test split, soft, in the order of `losses` and `chosen`."""
@@ -249,16 +250,6 @@ class GateSweep:
         if bank not in LAMS:
             raise ValueError(f"bank is {bank!r}; allowed are {tuple(LAMS)}")
         return self._arrays[f"{bank}_{name}"]
-
-    def _where(self, wanted: dict) -> np.ndarray:
-        if unknown := set(wanted) - set(self.table.dtype.names):
-            raise ValueError(f"no column {sorted(unknown)}; allowed are {self.table.dtype.names}")
-        found = np.ones(len(self.table), dtype=bool)
-        for column, value in wanted.items():
-            found &= self.table[column] == value
-        if not found.any():
-            raise ValueError(f"no gate with {wanted}")
-        return found
 
 
 def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:

@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from expertbank._checks import as_count
-from expertbank.bank import REPOSITORY, check_file, read_manifest, seal, write_atomically
+from expertbank.bank import REPOSITORY, check_file, matching, read_manifest, seal, write_atomically
 from expertbank.routers.measures import (
     conditional_information,
     joint_information,
@@ -120,14 +120,7 @@ class Testbed:
 
     def rows(self, **wanted) -> np.ndarray:
         """The rows whose columns have the wanted values; `capacity=None` for runs without a cap."""
-        if unknown := set(wanted) - set(self.table.dtype.names):
-            raise ValueError(f"no column {sorted(unknown)}; allowed are {self.table.dtype.names}")
-        found = np.ones(len(self.table), dtype=bool)
-        for column, value in wanted.items():
-            found &= np.isnan(self.table[column]) if value is None else self.table[column] == value
-        if not found.any():
-            raise ValueError(f"no run with {wanted}")
-        return self.table[found]
+        return self.table[matching(self.table, wanted, "run")]
 
     def routing(self, name: str) -> Path:
         """File with the held-out routing of the example `"narrow"` (balanced within a sequence) or `"wide"` (over the
