@@ -340,7 +340,7 @@ def test_a_damaged_sweep_is_refused(copied):
     with pytest.raises(FileNotFoundError, match=r"gates\.csv is missing, though the manifest lists it"):
         load_gates(copied)
     (copied / "manifest.json").write_text('{"files": {}}')
-    with pytest.raises(ValueError, match=r"manifest\.json is not a gate manifest"):
+    with pytest.raises(ValueError, match=r"manifest\.json is not a gates manifest"):
         load_gates(copied)
 
 
@@ -361,7 +361,7 @@ def test_unknown_names(sweep, tmp_path):
         sweep.losses("cifar")
     with pytest.raises(ValueError, match="kind is 'guessed'; allowed are"):
         sweep.estimates("mnist", "guessed")
-    with pytest.raises(FileNotFoundError, match="`make gates` trains them"):
+    with pytest.raises(FileNotFoundError, match="`make gates` trains anew"):
         load_gates(tmp_path)
 
 

@@ -117,6 +117,18 @@ def bank_folder(name, root=None) -> Path:
     return folder
 
 
+def open_sealed(folder, kind: str, names: Sequence[str]) -> tuple[Path, dict, list[Path]]:
+    """A sealed folder (None: the repository's `data/<kind>`), its manifest, and the paths of its files, hashes checked.
+
+    Raises FileNotFoundError where there is none, naming the make target of that kind, ValueError where it is damaged.
+    """
+    folder = Path(folder) if folder is not None else REPOSITORY / "data" / kind
+    if not (folder / "manifest.json").is_file():
+        raise FileNotFoundError(f"no {kind} in {folder}; `make {kind}` trains anew")
+    manifest = read_manifest(folder, names, kind)
+    return folder, manifest, [check_file(folder, manifest, name) for name in names]
+
+
 def matching(table: np.ndarray, wanted: dict, kind: str) -> np.ndarray:
     """Which rows (N,) of a structured table have the wanted values, column -> value; None stands for nan.
 

@@ -17,16 +17,7 @@ import numpy as np
 import scipy
 
 from expertbank._checks import as_count, as_distribution, as_gate, as_losses, as_number
-from expertbank.bank import (
-    REPOSITORY,
-    SPLITS,
-    ExpertBank,
-    check_file,
-    matching,
-    read_manifest,
-    seal,
-    write_atomically,
-)
+from expertbank.bank import SPLITS, ExpertBank, matching, open_sealed, seal, write_atomically
 from expertbank.information import algorithmic_information
 from expertbank.rate_distortion import rate_distortion, rate_distortion_curve, routing
 
@@ -257,11 +248,7 @@ def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
 
     Raises FileNotFoundError where it is missing, ValueError where it is damaged.
     """
-    folder = Path(folder) if folder is not None else REPOSITORY / "data" / "gates"
-    if not (folder / "manifest.json").is_file():
-        raise FileNotFoundError(f"no gates in {folder}; `make gates` trains them")
-    manifest = read_manifest(folder, FILES, "gate")
-    table, arrays = (check_file(folder, manifest, name) for name in FILES)
+    folder, manifest, (table, arrays) = open_sealed(folder, "gates", FILES)
     rows = np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8")
     with np.load(arrays, allow_pickle=False) as archive:
         return GateSweep(folder, manifest, rows, {key: archive[key] for key in archive.files})

@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from expertbank._checks import as_count
-from expertbank.bank import REPOSITORY, check_file, matching, read_manifest, seal, write_atomically
+from expertbank.bank import matching, open_sealed, seal, write_atomically
 from expertbank.routers.measures import (
     conditional_information,
     joint_information,
@@ -135,11 +135,7 @@ def load_testbed(folder: str | os.PathLike | None = None) -> Testbed:
 
     Raises FileNotFoundError where they are missing, ValueError where they are damaged.
     """
-    folder = Path(folder) if folder is not None else REPOSITORY / "data" / "testbed"
-    if not (folder / "manifest.json").is_file():
-        raise FileNotFoundError(f"no testbed in {folder}; `make testbed` trains it")
-    manifest = read_manifest(folder, FILES, "testbed")
-    table, *_ = [check_file(folder, manifest, name) for name in FILES]
+    folder, manifest, (table, *_) = open_sealed(folder, "testbed", FILES)
     return Testbed(folder, manifest, np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8"))
 
 
