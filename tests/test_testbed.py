@@ -302,6 +302,17 @@ def test_a_grid_resumes_and_gives_the_same_numbers(small, tmp_path, monkeypatch)
     assert first.rows(capacity=1.0)["dropped"][0] > 0.05
 
 
+@pytest.mark.parametrize("method", ["LBL", "SH", "BA", "EB", "reference"])
+def test_a_run_needs_no_other_code_on_a_gpu(small, mix, method):
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+    run = Run(method=method, strength=0.1, capacity=1.25)
+    little, placed = mix.train[:, :16], corpus.placed_tokens(mix)
+    found = [testbed.train_run(run, little, little, mix.vocabulary, placed, where)[0] for where in ("cpu", "cuda")]
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=0.02)
+    assert found[1]["utilisation"] == pytest.approx(found[0]["utilisation"], abs=0.05)
+
+
 def test_damaged_or_missing_results_are_one_clear_error(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="make testbed"):
         load_testbed(tmp_path)
