@@ -1,4 +1,5 @@
-"""Time and peak memory of every chapter, each executed in its own process: python benchmarks/chapters.py"""
+"""Time and peak memory of every chapter, each executed in its own process: python
+benchmarks/chapters.py"""
 
 import multiprocessing
 import resource

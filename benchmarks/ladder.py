@@ -1,13 +1,15 @@
-"""Every bound of the ladder on every shipped bank, at both sample sizes: python benchmarks/ladder.py (minutes)
+"""Every bound of the ladder on every shipped bank, at both sample sizes: python
+benchmarks/ladder.py (minutes)
 
-Prints, for each bank and m, the least bound/gap of each rung over alpha, and says at the end what does not hold.
+Prints, for each bank and m, the least bound/gap of each rung over alpha, and says at the end what
+does not hold.
 """
 
 import numpy as np
 
 from expertbank import load_bank
-from expertbank.bank import load_family
-from expertbank.bounds import LadderExperiment
+from expertbank.ladder import LadderExperiment
+from expertbank.shipped.bank import load_family
 
 ALPHAS = (0, 0.25, 0.5, 0.7, 0.9, 1)
 
@@ -26,7 +28,9 @@ def main() -> None:
                         least[name] = min(least.get(name, np.inf), value / ladder.gap)
                 if ladder.alpha > 0:
                     greatest = max(greatest, ladder.values["disintegrated_kl_bound"] / ladder.gap)
-            numbers = " ".join(f"{name.removesuffix('_bound')} {ratio:.2f}" for name, ratio in least.items())
+            numbers = " ".join(
+                f"{name.removesuffix('_bound')} {ratio:.2f}" for name, ratio in least.items()
+            )
             print(f"{bank.name} m={m}: {numbers}; inverse kl at most {greatest:.2f}", flush=True)
     print(f"bounds that do not hold: {broken or 'none'}")
 

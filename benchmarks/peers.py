@@ -1,8 +1,10 @@
-"""What a user would pick otherwise to maximise sum_i w_i log (K x)_i over the simplex of experts, and how we judge it.
+"""What a user would pick otherwise to maximise sum_i w_i log (K x)_i over the simplex of experts,
+and how we judge it.
 
-A task is a table with its equal rows merged. Every solver takes (task, lam, deadline) and returns an `Answer`; its
-clock includes the kernel K of the price, which ours builds too. Where the deadline passes it hands over the best x it
-has seen. Every x, ours too, is judged by `certificate`: on the raw table, over all experts.
+A task is a table with its equal rows merged. Every solver takes (task, lam, deadline) and returns
+an `Answer`; its clock includes the kernel K of the price, which ours builds too. Where the deadline
+passes it hands over the best x it has seen. Every x, ours too, is judged by `certificate`: on the
+raw table, over all experts.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from expertbank import rate_distortion
-from expertbank.learners import merge_rows
+from expertbank.tables import merge_rows
 
 # rows in one piece of a table that is too large for another copy
 PIECE = 1 << 16
@@ -22,7 +24,8 @@ PIECE = 1 << 16
 
 @dataclass
 class Task:
-    """A loss table (N, R) and its distinct rows (U, R) with their weights (U,), shifted to least loss 0."""
+    """A loss table (N, R) and its distinct rows (U, R) with their weights (U,), shifted to least
+    loss 0."""
 
     name: str
     losses: np.ndarray
@@ -59,7 +62,8 @@ def task_of(name: str, losses: np.ndarray) -> Task:
 
 
 def synthetic_pieces(inputs: int, experts: int, dtype=np.float64):
-    """Real-valued losses: an expert's quality, uniform on [0, 1], plus normal noise; no two rows are equal."""
+    """Real-valued losses: an expert's quality, uniform on [0, 1], plus normal noise; no two rows
+    are equal."""
     rng = np.random.default_rng(0)
     quality = rng.uniform(size=experts).astype(dtype)
     for start in range(0, inputs, PIECE):
@@ -78,7 +82,9 @@ def synthetic(inputs: int, experts: int) -> np.ndarray:
 def write_synthetic(path, inputs: int, experts: int) -> None:
     """The same kind of table in single precision as a .npy file, never whole in memory."""
     header = dict(
-        descr=np.lib.format.dtype_to_descr(np.dtype(np.float32)), fortran_order=False, shape=(inputs, experts)
+        descr=np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+        fortran_order=False,
+        shape=(inputs, experts),
     )
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -87,7 +93,8 @@ def write_synthetic(path, inputs: int, experts: int) -> None:
 
 
 def certificate(losses: np.ndarray, lam: float, x: np.ndarray) -> float:
-    """log max_t g_t of a marginal: how far f(x) may be below its maximum, in nats, on the raw table."""
+    """log max_t g_t of a marginal: how far f(x) may be below its maximum, in nats, on the raw
+    table."""
     x = np.maximum(x, 0) / np.maximum(x, 0).sum()
     g = np.zeros(len(x))
     for start in range(0, len(losses), PIECE):
@@ -119,13 +126,18 @@ def ours_on_merged_rows(task: Task, lam: float, deadline=None, tol: float = 1e-9
 # --- Blahut-Arimoto ---
 
 
-def paper_blahut_arimoto(task: Task, lam: float, deadline: float, tol: float = 1e-9, max_iters=10**9) -> Answer:
-    """P2 (28)-(29) on the full table: the gate p(t|x), then its marginal; log-safe, as row minima are taken off."""
+def paper_blahut_arimoto(
+    task: Task, lam: float, deadline: float, tol: float = 1e-9, max_iters=10**9
+) -> Answer:
+    """P2 (28)-(29) on the full table: the gate p(t|x), then its marginal; log-safe, as row minima
+    are taken off."""
     kernel = kernel_of(task.losses.astype(float), lam)
     return _blahut_arimoto(kernel, np.full(len(kernel), 1 / len(kernel)), deadline, tol, max_iters)
 
 
-def merged_blahut_arimoto(task: Task, lam: float, deadline: float, tol: float = 1e-9, max_iters=10**9) -> Answer:
+def merged_blahut_arimoto(
+    task: Task, lam: float, deadline: float, tol: float = 1e-9, max_iters=10**9
+) -> Answer:
     """The same iteration, so the same number of steps, on distinct rows."""
     return _blahut_arimoto(kernel_of(task.rows, lam), task.weights, deadline, tol, max_iters)
 
@@ -147,9 +159,11 @@ def _blahut_arimoto(kernel, weights, deadline, tol, max_iters):
 
 
 def dit_blahut_arimoto(task: Task, lam: float, deadline: float) -> Answer:
-    """dit's iteration on distinct rows from a uniform gate, until its own rule stops it (a still distortion).
+    """dit's iteration on distinct rows from a uniform gate, until its own rule stops it (a still
+    distortion).
 
-    Its public function takes square distortions and 100 restarts; this is the loop inside, which takes any shape.
+    Its public function takes square distortions and 100 restarts; this is the loop inside, which
+    takes any shape.
     """
     from dit.rate_distortion.blahut_arimoto import _blahut_arimoto as iterate
 
@@ -172,8 +186,9 @@ def dit_blahut_arimoto(task: Task, lam: float, deadline: float) -> Answer:
 
 
 def dit_public(task: Task, lam: float, deadline: float) -> Answer:
-    """`dit.rate_distortion.blahut_arimoto` as it is called, one start: its alphabet of experts is as large as that of
-    inputs, so the table is padded with experts that no input would take, and it stops after 100 steps."""
+    """`dit.rate_distortion.blahut_arimoto` as it is called, one start: its alphabet of experts is
+    as large as that of inputs, so the table is padded with experts that no input would take, and it
+    stops after 100 steps."""
     from dit.rate_distortion.blahut_arimoto import blahut_arimoto
 
     n, r = task.rows.shape
@@ -222,7 +237,8 @@ def slsqp(task: Task, lam: float, deadline: float, ftol: float = 1e-15) -> Answe
 
 
 def lbfgsb(task: Task, lam: float, deadline: float) -> Answer:
-    """x >= 0 and the sum as a price: -f(x) + sum x has the same optimum, on the simplex by itself."""
+    """x >= 0 and the sum as a price: -f(x) + sum x has the same optimum, on the simplex by
+    itself."""
     from scipy.optimize import minimize
 
     objective, n = Objective(task, lam, deadline), task.rows.shape[1]
@@ -259,7 +275,9 @@ def clarabel(task: Task, lam: float, deadline=None) -> Answer:
     if x.value is None:
         return Answer(np.full(x.size, 1 / x.size), steps, capped=True, note=problem.status)
     late = problem.status == "user_limit"
-    return Answer(np.maximum(x.value, 0), steps, late, "" if problem.status == "optimal" else problem.status)
+    return Answer(
+        np.maximum(x.value, 0), steps, late, "" if problem.status == "optimal" else problem.status
+    )
 
 
 SOLVERS = {

@@ -1,19 +1,23 @@
-"""The distortion-rate solver beside its peers, in one run: python benchmarks/solver.py (about 25 minutes)
+"""The distortion-rate solver beside its peers, in one run: python benchmarks/solver.py (about 25
+minutes)
 
     python benchmarks/solver.py                      everything, into data/benchmarks/solver.json
-    python benchmarks/solver.py --quick              small tables and caps, into build/benchmarks/solver.json
-    python benchmarks/solver.py --only points own_gap        these sections anew, in the file that is there
+    python benchmarks/solver.py --quick              small tables and caps, into
+    build/benchmarks/solver.json python benchmarks/solver.py --only points own_gap        these
+    sections anew, in the file that is there
 
-The file is written whole after every row, so a run that was interrupted goes on where it stopped; one that is complete
-starts anew. It holds `date`, `complete`, `settings`, `machine`, `versions`, and lists of rows, each a flat dictionary:
-tables, points (one price, cold), curves (100 prices), own_gap (ours at the gap that SLSQP reached), growth_inputs,
-growth_experts, floor (against plain matrix products), memory, streaming, imports, and, from these, slopes and targets.
+The file is written whole after every row, so a run that was interrupted goes on where it stopped;
+one that is complete starts anew. It holds `date`, `complete`, `settings`, `machine`, `versions`,
+and lists of rows, each a flat dictionary: tables, points (one price, cold), curves (100 prices),
+own_gap (ours at the gap that SLSQP reached), growth_inputs, growth_experts, floor (against plain
+matrix products), memory, streaming, imports, and, from these, slopes and targets.
 
-Seconds are medians of `repetitions` runs: at least 5, fewer where they would take longer than `settings["patience"]`.
-Where threadpoolctl is installed, whatever takes less than 5 seconds is run with the BLAS's own number of threads and
-with one, and the faster counts (`blas_threads`), for peers, ours and the floor alike.
-`gap` is the certificate of the answer, found anew on the raw table over all experts by the same function for everyone;
-`capped` says that the solver was stopped at `settings["cap"]` seconds, so that its seconds are a lower bound.
+Seconds are medians of `repetitions` runs: at least 5, fewer where they would take longer than
+`settings["patience"]`. Where threadpoolctl is installed, whatever takes less than 5 seconds is run
+with the BLAS's own number of threads and with one, and the faster counts (`blas_threads`), for
+peers, ours and the floor alike. `gap` is the certificate of the answer, found anew on the raw table
+over all experts by the same function for everyone; `capped` says that the solver was stopped at
+`settings["cap"]` seconds, so that its seconds are a lower bound.
 """
 
 from __future__ import annotations
@@ -43,13 +47,23 @@ try:
 except ImportError:
     threadpool_limits = None
 
-from expertbank import load_bank, rate_distortion, rate_distortion_curve, solver
+from expertbank import load_bank, rate_distortion, rate_distortion_curve, tables
 
 ROOT = Path(__file__).parents[1]
 LAMS = np.geomspace(10, 1e-3, 100)
 SINGLE = (1.0, 0.1, 0.01)
 TOL = 1e-9
-PACKAGES = ("numpy", "scipy", "dit", "cvxpy", "clarabel", "dask", "distributed", "array-api-compat", "threadpoolctl")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "dit",
+    "cvxpy",
+    "clarabel",
+    "dask",
+    "distributed",
+    "array-api-compat",
+    "threadpoolctl",
+)
 SECTIONS = (
     "tables", "points", "curves", "own_gap", "floor", "growth_inputs", "growth_experts", "memory", "streaming",
     "imports",
@@ -81,14 +95,18 @@ def repeated(run, settings):
         result = run()
         seconds.append(time.perf_counter() - start)
         enough = len(seconds) >= settings["repetitions"]
-        if (enough and (sum(seconds) > settings["least"] or len(seconds) >= 25)) or sum(seconds) > settings["patience"]:
+        if (enough and (sum(seconds) > settings["least"] or len(seconds) >= 25)) or sum(
+            seconds
+        ) > settings["patience"]:
             return float(np.median(seconds)), len(seconds), result
 
 
 def timed(run, settings):
-    """The same with the BLAS's own number of threads or with one, whichever is faster: fields, and the result.
+    """The same with the BLAS's own number of threads or with one, whichever is faster: fields, and
+    the result.
 
-    Threads can slow small products down, so a comparison that forced them on anyone would be unfair.
+    Threads can slow small products down, so a comparison that forced them on anyone would be
+    unfair.
     """
     seconds, repetitions, result = repeated(run, settings)
     threads = "default"
@@ -139,20 +157,29 @@ def synthetic_task(inputs, experts):
 
 
 def describe(task):
-    shape = dict(inputs=task.losses.shape[0], experts=task.losses.shape[1], distinct_rows=len(task.rows))
-    return dict(table=task.name, **shape, bytes=task.losses.nbytes, merging_seconds=task.merging_seconds)
+    shape = dict(
+        inputs=task.losses.shape[0], experts=task.losses.shape[1], distinct_rows=len(task.rows)
+    )
+    return dict(
+        table=task.name, **shape, bytes=task.losses.nbytes, merging_seconds=task.merging_seconds
+    )
 
 
 # --- one price ---
 
 
 def points_of(task, settings):
-    """Tools and prices for one table: (tool, lam); a table of a million rows is too large for some."""
+    """Tools and prices for one table: (tool, lam); a table of a million rows is too large for
+    some."""
     for lam in SINGLE:
         for name in SOLVERS:
-            merged_only = name in ("ours, merged rows", "Blahut-Arimoto, merged rows") and not task.merged
+            merged_only = (
+                name in ("ours, merged rows", "Blahut-Arimoto, merged rows") and not task.merged
+            )
             # a square of the inputs, or an exponential cone for each
-            too_large = (name == "dit" and len(task.rows) > 2_000) or ("CLARABEL" in name and len(task.rows) > 50_000)
+            too_large = (name == "dit" and len(task.rows) > 2_000) or (
+                "CLARABEL" in name and len(task.rows) > 50_000
+            )
             if not (merged_only or too_large):
                 yield name, lam
 
@@ -174,7 +201,8 @@ def our_curve(task, settings):
 
 
 def cold_curve(name, task, settings):
-    """A tool without a curve of its own, every price cold: all prices, or every tenth if that takes long."""
+    """A tool without a curve of its own, every price cold: all prices, or every tenth if that takes
+    long."""
     lams = LAMS[:: settings["curve_stride"]]
     once = dict(settings, repetitions=1, patience=0)
     rows = [solved(name, task, lam, once) for lam in lams[::10]]
@@ -195,7 +223,8 @@ def cold_curve(name, task, settings):
 
 
 def paper_curve(task, settings, merged):
-    """The paper's form takes the steps that it takes on merged rows, each as long as measured on the full table."""
+    """The paper's form takes the steps that it takes on merged rows, each as long as measured on
+    the full table."""
     steps = min(2_000, max(20, 200_000_000 // task.losses.size))
     run = partial(peers.paper_blahut_arimoto, task, 0.1, tol=-1.0)
     # the difference of two runs: without the kernel
@@ -215,10 +244,13 @@ def paper_curve(task, settings, merged):
 
 
 def own_gap(task, lam, ftol, settings, results):
-    """SLSQP, then ours with the gap that SLSQP reached as its tolerance, both on the same distinct rows."""
+    """SLSQP, then ours with the gap that SLSQP reached as its tolerance, both on the same distinct
+    rows."""
     name = "SLSQP" if ftol == 1e-15 else "SLSQP, default ftol"
     key = f"{task.name}, {name}, {lam:g}"
-    theirs = next((row for row in results["points"] if row["key"] == key), None) or solved(name, task, lam, settings)
+    theirs = next((row for row in results["points"] if row["key"] == key), None) or solved(
+        name, task, lam, settings
+    )
     tol = max(theirs["gap"], 1e-12)
     run = peers.ours_on_merged_rows if task.merged else peers.ours
     clock, answer = timed(lambda: run(task, lam, tol=tol), settings)
@@ -234,9 +266,14 @@ def own_gap(task, lam, ftol, settings, results):
 
 @contextlib.contextmanager
 def counted():
-    """What the solver asks of its table: the number of evaluations, of kernels, and the size of each Hessian."""
+    """What the solver asks of its table: the number of evaluations, of kernels, and the size of
+    each Hessian."""
     counts = dict(evaluations=0, kernels=0, hessians=[])
-    evaluate, hessian, set_price = solver.Table.evaluate, solver.Table.hessian, solver.Table.set_price
+    evaluate, hessian, set_price = (
+        tables.Table.evaluate,
+        tables.Table.hessian,
+        tables.Table.set_price,
+    )
 
     def count_evaluate(self, *args, **options):
         counts["evaluations"] += 1
@@ -250,15 +287,24 @@ def counted():
         counts["kernels"] += 1
         return set_price(self, *args, **options)
 
-    solver.Table.evaluate, solver.Table.hessian, solver.Table.set_price = count_evaluate, count_hessian, count_price
+    tables.Table.evaluate, tables.Table.hessian, tables.Table.set_price = (
+        count_evaluate,
+        count_hessian,
+        count_price,
+    )
     try:
         yield counts
     finally:
-        solver.Table.evaluate, solver.Table.hessian, solver.Table.set_price = evaluate, hessian, set_price
+        tables.Table.evaluate, tables.Table.hessian, tables.Table.set_price = (
+            evaluate,
+            hessian,
+            set_price,
+        )
 
 
 def floor(task, settings):
-    """The curve on distinct rows against the time of the products alone; every tenth price where it takes minutes."""
+    """The curve on distinct rows against the time of the products alone; every tenth price where it
+    takes minutes."""
     lams = LAMS[:: settings["curve_stride"] * (1 if len(task.rows) < 10**5 else 10)]
     weights = task.weights if task.merged else None
     with counted() as counts:
@@ -275,7 +321,9 @@ def floor(task, settings):
     parts = (np.ascontiguousarray(kernel[:, :size]) for size in sizes)
     syrk = [least(lambda part=part: part.T @ part) for part in parts]
     exponentials = counts["kernels"] * least(lambda: np.exp(task.rows, out=kernel))
-    products = counts["evaluations"] * gemv + float(np.interp(counts["hessians"], sizes, syrk).sum())
+    products = counts["evaluations"] * gemv + float(
+        np.interp(counts["hessians"], sizes, syrk).sum()
+    )
     return dict(
         table=task.name, points=len(lams), **clock, floor_seconds=products, ratio=clock["seconds"] / products,
         exponential_seconds=exponentials, ratio_with_exponentials=clock["seconds"] / (products + exponentials),
@@ -318,8 +366,8 @@ def child(*arguments):
 
 
 def resident(field, pid="self"):
-    """A line of /proc/PID/status in bytes: VmHWM is the peak of this process alone, where ru_maxrss starts from the
-    parent's; elsewhere than on Linux ru_maxrss it is."""
+    """A line of /proc/PID/status in bytes: VmHWM is the peak of this process alone, where ru_maxrss
+    starts from the parent's; elsewhere than on Linux ru_maxrss it is."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
@@ -327,7 +375,10 @@ def resident(field, pid="self"):
 
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    return next((1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith(field + ":")), 0)
+    return next(
+        (1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith(field + ":")),
+        0,
+    )
 
 
 def memory_child(inputs, experts, lam):
@@ -374,8 +425,8 @@ def streaming_child(inputs, experts, lam):
 
 @contextlib.contextmanager
 def peak_of(pids, field):
-    """The largest value of a field of /proc among processes while the block runs; pages of a mapped file, which the
-    system takes back when it likes, are not in RssAnon."""
+    """The largest value of a field of /proc among processes while the block runs; pages of a mapped
+    file, which the system takes back when it likes, are not in RssAnon."""
     highest, done = [0], threading.Event()
 
     def watch():
@@ -416,7 +467,9 @@ def jobs(settings, results):
     tasks = [*(partial(bank_task, inputs) for inputs in settings["banks"]), large]
     for task in tasks:
         # a key needs the table's name, and its rows' number decides on peers: cheap for banks
-        name = "{:,} x {}".format(*settings["synthetic"]) if task is large else bank_name(*task.args)
+        name = (
+            "{:,} x {}".format(*settings["synthetic"]) if task is large else bank_name(*task.args)
+        )
         yield "tables", name, lambda task=task: describe(task())
         known = next((row for row in results["tables"] if row["key"] == name), None)
         shape = task() if known is None else _Shape(known)
@@ -433,7 +486,9 @@ def jobs(settings, results):
                 yield (
                     "own_gap",
                     key,
-                    lambda task=task, lam=lam, ftol=ftol: own_gap(task(), lam, ftol, settings, results),
+                    lambda task=task, lam=lam, ftol=ftol: own_gap(
+                        task(), lam, ftol, settings, results
+                    ),
                 )
         yield "floor", name, lambda task=task: floor(task(), settings)
     synthetic_task.cache_clear()
@@ -443,9 +498,17 @@ def jobs(settings, results):
         yield "growth_inputs", f"{n:,}", partial(growth, n, experts, settings)
     for r in settings["growth_experts"]:
         yield "growth_experts", str(r), partial(growth, inputs, r, settings)
-    yield "memory", "{:,} x {}".format(*settings["memory"]), partial(child, "memory", *settings["memory"], 0.1)
+    yield (
+        "memory",
+        "{:,} x {}".format(*settings["memory"]),
+        partial(child, "memory", *settings["memory"], 0.1),
+    )
     for n in settings["streaming"]:
-        yield "streaming", f"{n:,}", partial(child, "streaming", n, settings["streaming_experts"], 0.1)
+        yield (
+            "streaming",
+            f"{n:,}",
+            partial(child, "streaming", n, settings["streaming_experts"], 0.1),
+        )
     yield "imports", "imports", partial(imports, settings["imports"])
 
 
@@ -472,7 +535,9 @@ def curve_jobs(name, task, large, settings, results):
     yield (
         "curves",
         f"{name}, Blahut-Arimoto",
-        lambda: paper_curve(task(), settings, next(row for row in results["curves"] if row["key"] == merged)),
+        lambda: paper_curve(
+            task(), settings, next(row for row in results["curves"] if row["key"] == merged)
+        ),
     )
 
 
@@ -483,7 +548,9 @@ def derive(results):
             own = [r for r in rows if r["tool"] == "ours" and all(r[f] == row[f] for f in fields)]
             row["times_ours"] = row["seconds"] / own[0]["seconds"] if own else None
     grown = (("growth_inputs", "inputs"), ("growth_experts", "experts"))
-    results["slopes"] = [slope(results[section], axis) for section, axis in grown if len(results[section]) > 1]
+    results["slopes"] = [
+        slope(results[section], axis) for section, axis in grown if len(results[section]) > 1
+    ]
     results["targets"] = list(targets(results))
 
 
@@ -501,9 +568,19 @@ def targets(results):
             yield row(f"seconds for 100 points, {name}", curves[name, "ours"]["seconds"], limit)
         for tool, least in (("Blahut-Arimoto, merged rows", 1_000), ("Blahut-Arimoto", 10_000)):
             if (name, tool) in curves and curves[name, tool]["times_ours"]:
-                yield row(f"times faster than {tool}, {name}", curves[name, tool]["times_ours"], least, at_most=False)
+                yield row(
+                    f"times faster than {tool}, {name}",
+                    curves[name, tool]["times_ours"],
+                    least,
+                    at_most=False,
+                )
     if results["own_gap"]:
-        yield row("least SLSQP / ours at SLSQP's gap", min(r["ratio"] for r in results["own_gap"]), 1, at_most=False)
+        yield row(
+            "least SLSQP / ours at SLSQP's gap",
+            min(r["ratio"] for r in results["own_gap"]),
+            1,
+            at_most=False,
+        )
     if results["floor"]:
         last = results["floor"][-1]
         yield row(f"times the floor of products, {last['table']}", last["ratio"], 2)
@@ -517,7 +594,10 @@ def machine():
     model = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+            model,
+        )
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     facts = dict(
         processor=model, cores=os.cpu_count(), system=platform.platform(),
@@ -528,7 +608,9 @@ def machine():
         import scipy.linalg  # noqa: F401  SciPy brings a BLAS of its own
         from threadpoolctl import threadpool_info
 
-        facts["blas_threads"] = [f"{p['internal_api']} {p['version']}: {p['num_threads']}" for p in threadpool_info()]
+        facts["blas_threads"] = [
+            f"{p['internal_api']} {p['version']}: {p['num_threads']}" for p in threadpool_info()
+        ]
     return facts
 
 
@@ -577,23 +659,44 @@ def run(path, settings, only):
         results[section].append(row)
         derive(results)
         write(results, path)
-        told = {name: row[name] for name in ("seconds", "gap", "worst_gap", "ratio", "multiple") if name in row}
+        told = {
+            name: row[name]
+            for name in ("seconds", "gap", "worst_gap", "ratio", "multiple")
+            if name in row
+        }
         numbers = " ".join(f"{name} {value:.3g}" for name, value in told.items())
         now = time.perf_counter()
         print(f"[{now - begun:6.0f} s, +{now - start:.1f}] {section}: {key}: {numbers}", flush=True)
     results["complete"] = all(results[section] for section in SECTIONS)
     write(results, path)
     for row in results["targets"]:
-        print(f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} (limit {row['limit']:g})")
+        print(
+            f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} (limit {row['limit']:g})"
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="every row, on small tables with small caps")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=(), metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--cap", type=float, help="seconds after which a peer is stopped at one price")
-    parser.add_argument("--patience", type=float, help="seconds after which a row is not repeated any more")
-    parser.add_argument("--streaming", type=int, nargs="*", help="numbers of inputs of the tables on disk")
+    parser.add_argument(
+        "--quick", action="store_true", help="every row, on small tables with small caps"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=(),
+        metavar="SECTION",
+        help=", ".join(SECTIONS),
+    )
+    parser.add_argument(
+        "--cap", type=float, help="seconds after which a peer is stopped at one price"
+    )
+    parser.add_argument(
+        "--patience", type=float, help="seconds after which a row is not repeated any more"
+    )
+    parser.add_argument(
+        "--streaming", type=int, nargs="*", help="numbers of inputs of the tables on disk"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -603,7 +706,9 @@ def main():
         print(json.dumps(children[kind](int(inputs), int(experts), float(lam))))
         return
     chosen = {name: getattr(args, name) for name in ("cap", "patience", "streaming")}
-    settings = (QUICK if args.quick else FULL) | {name: v for name, v in chosen.items() if v is not None}
+    settings = (QUICK if args.quick else FULL) | {
+        name: v for name, v in chosen.items() if v is not None
+    }
     folder = ROOT / ("build" if args.quick else "data") / "benchmarks"
     run(args.out or folder / "solver.json", settings, args.only)
 

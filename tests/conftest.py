@@ -1,7 +1,7 @@
 """What the tests share: reproducible hypothesis, banks to play with, and what may be skipped where.
 
-torch and MNIST may be missing on a reader's machine, where their tests are skipped with a reason. In continuous
-integration (the variable CI is set) both must be there, and a missing one fails.
+torch and MNIST may be missing on a reader's machine, where their tests are skipped with a reason.
+In continuous integration (the variable CI is set) both must be there, and a missing one fails.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from expertbank.bank import load_bank, save_bank
+from expertbank.shipped.bank import load_bank, save_bank
 
 # the same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones
 settings.register_profile(
-    "suite", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "suite",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
@@ -38,7 +42,8 @@ def torch():
         import torchvision  # noqa: F401
     except ImportError as error:
         skip_or_fail(f"training needs `pip install 'expertbank[train]'`: {error}")
-    torch.set_num_threads(1)  # as in training: the same sums in the same order, and no fight over busy cores
+    # as in training: the same sums in the same order, and no fight over busy cores
+    torch.set_num_threads(1)
     return torch
 
 

@@ -1,7 +1,9 @@
-"""Execute every chapter and store it with its text outputs as tests/references/NAME.ipynb, for nbval to compare with.
+"""Execute every chapter and store it with its text outputs as tests/references/NAME.ipynb, for
+nbval to compare with.
 
-A notebook fresh from its Markdown source holds no outputs, so comparing with that would prove nothing. Images and
-widget states are left out: they differ between machines, and the browser tests look at them.
+A notebook fresh from its Markdown source holds no outputs, so comparing with that would prove
+nothing. Images and widget states are left out: they differ between machines, and the browser tests
+look at them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ LEFT_OUT = ("image/", "application/vnd.jupyter.widget")
 def chapters() -> list[Path]:
     """Every notebook of the table of contents, in its order."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    names = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    names = [
+        toc["root"],
+        *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"]),
+    ]
     files = [ROOT / f"{name}.md" for name in names]
     return [file for file in files if "kernelspec:" in file.read_text()]
 
@@ -31,8 +36,16 @@ def chapters() -> list[Path]:
 def solutions(book: nbformat.NotebookNode) -> list[str]:
     """The Python code in each folded solution."""
     texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
-    folded = [found[2] for text in texts for found in re.finditer(r"^(`{3,})\{solution\}(.*?)^\1$", text, re.M | re.S)]
-    return [code for text in folded for code in re.findall(r"^```python\n(.*?)\n```$", text, re.M | re.S)]
+    folded = [
+        found[2]
+        for text in texts
+        for found in re.finditer(r"^(`{3,})\{solution\}(.*?)^\1$", text, re.M | re.S)
+    ]
+    return [
+        code
+        for text in folded
+        for code in re.findall(r"^```python\n(.*?)\n```$", text, re.M | re.S)
+    ]
 
 
 def notebook(chapter: Path) -> nbformat.NotebookNode:
@@ -46,7 +59,9 @@ def notebook(chapter: Path) -> nbformat.NotebookNode:
 def execute(chapter: Path) -> nbformat.NotebookNode:
     """The chapter as a notebook with its text outputs."""
     book = notebook(chapter)
-    NotebookClient(book, timeout=180, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
+    NotebookClient(
+        book, timeout=180, kernel_name="python3", resources={"metadata": {"path": ROOT}}
+    ).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
@@ -64,7 +79,9 @@ def main() -> None:
         if not wanted or chapter.stem in wanted:
             print(chapter.stem, flush=True)
             nbformat.write(execute(chapter), REFERENCES / f"{chapter.stem}.ipynb")
-    for stale in set(REFERENCES.glob("*.ipynb")) - {REFERENCES / f"{c.stem}.ipynb" for c in chapters()}:
+    for stale in set(REFERENCES.glob("*.ipynb")) - {
+        REFERENCES / f"{c.stem}.ipynb" for c in chapters()
+    }:
         stale.unlink()
 
 

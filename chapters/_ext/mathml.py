@@ -1,4 +1,5 @@
-"""Mathematics as MathML, which an e-book reader shows without running a script: `html_math_renderer = "mathml"`."""
+"""Mathematics as MathML, which an e-book reader shows without running a script: `html_math_renderer
+= "mathml"`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ from docutils import nodes
 from latex2mathml.converter import convert
 
 # what latex2mathml does not know, in terms of what it does
-SUBSTITUTES = {"{aligned}": "{split}", r"\operatorname*": r"\operatorname", r"\big\|": "‖", r"\Big\|": "‖"}
+SUBSTITUTES = {
+    "{aligned}": "{split}",
+    r"\operatorname*": r"\operatorname",
+    r"\big\|": "‖",
+    r"\Big\|": "‖",
+}
 
 
 def mathml(latex: str, display: str) -> str:
@@ -18,17 +24,21 @@ def mathml(latex: str, display: str) -> str:
         latex = latex.replace(name, other)
     if display == "block" and re.search(r"(?<!\\)&|\\\\", latex) and r"\begin" not in latex:
         latex = rf"\begin{{split}}{latex}\end{{split}}"
-    return re.sub(r'<m([in]) mathvariant="([a-z-]+)">(\w)</m\1>', letter, convert(latex, display=display))
+    return re.sub(
+        r'<m([in]) mathvariant="([a-z-]+)">(\w)</m\1>', letter, convert(latex, display=display)
+    )
 
 
 def letter(found: re.Match) -> str:
-    """A letter of a special alphabet as its own character: MathML Core, hence most readers, know no `mathvariant`."""
+    """A letter of a special alphabet as its own character: MathML Core, hence most readers, know no
+    `mathvariant`."""
     kind = "DIGIT" if found[3].isdigit() else "CAPITAL" if found[3].isupper() else "SMALL"
     name = unicodedata.name(found[3]).split()[-1]
     for alphabet in (f"MATHEMATICAL {found[2].upper()}", found[2].upper()):
         try:
             return f"<mi>{unicodedata.lookup(f'{alphabet} {kind} {name}')}</mi>"
-        except KeyError:  # the letters that Unicode had before the others, such as the double-struck R
+        # the letters that Unicode had before the others, such as the double-struck R
+        except KeyError:
             continue
     return found[0]
 

@@ -1,11 +1,16 @@
-"""Leave out Thebe, which Jupyter Book puts on every page (twice, which is a script error) and would load from a CDN."""
+"""Leave out Thebe, which Jupyter Book puts on every page (twice, which is a script error) and would
+load from a CDN."""
 
 
 def is_thebe(script) -> bool:
-    """By its name or its code. Not by its data: a picture in base64 spells any word sooner or later."""
+    """By its name or its code. Not by its data: a picture in base64 spells any word sooner or
+    later."""
     attributes = getattr(script, "attributes", {})
     data = "json" in (attributes.get("type") or "")
-    return "thebe" in (str(getattr(script, "filename", "")) + ("" if data else str(attributes))).lower()
+    return (
+        "thebe"
+        in (str(getattr(script, "filename", "")) + ("" if data else str(attributes))).lower()
+    )
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):

@@ -1,7 +1,8 @@
 """Chapters as plain .ipynb files, for download and for Colab, which reads no MyST Markdown.
 
-Numbers of the text are filled in, directives become quotations, references become links to the published page, and a
-first cell fetches the library when the notebook runs on Colab. Outputs are left out: running it is the point.
+Numbers of the text are filled in, directives become quotations, references become links to the
+published page, and a first cell fetches the library when the notebook runs on Colab. Outputs are
+left out: running it is the point.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import jupytext
 import nbformat
 
 FENCE = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence) *$", re.M | re.S
+    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence) *$",
+    re.M | re.S,
 )
 KINDS = {"numref": "figure", "eq": "equation", "ref": "section", "prf:ref": "statement"}
 # what runs first on Colab, and does nothing anywhere else
@@ -31,7 +33,8 @@ if "google.colab" in sys.modules:
 
 
 def plain(text: str, values: dict[str, str], page: str) -> str:
-    """MyST as Markdown that any notebook shows: `values` by glue key, `page` the address of the chapter."""
+    """MyST as Markdown that any notebook shows: `values` by glue key, `page` the address of the
+    chapter."""
     book = page.rsplit("/", 1)[0]
 
     def reference(found):
@@ -61,8 +64,11 @@ def quotation(found: re.Match, values: dict[str, str], page: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in [head, "", *body.splitlines()])
 
 
-def notebook(source: Path, executed: Path, page: str, repository: str, branch: str) -> nbformat.NotebookNode:
-    """The chapter `source` for Colab; `executed` is the folder in which the build left the values of its numbers."""
+def notebook(
+    source: Path, executed: Path, page: str, repository: str, branch: str
+) -> nbformat.NotebookNode:
+    """The chapter `source` for Colab; `executed` is the folder in which the build left the values
+    of its numbers."""
     left = executed / f"{source.stem}.glue.json"
     glued = json.loads(left.read_text()) if left.exists() else {}
     values = {key: ast.literal_eval(value["data"]["text/plain"]) for key, value in glued.items()}
@@ -84,11 +90,17 @@ def offer(app, pagename, templatename, context, doctree):
     options, page = app.config.html_theme_options, app.config.html_baseurl + pagename + ".html"
     executed = (Path(app.outdir).parent / "jupyter_execute" / pagename).parent
     book = notebook(
-        Path(app.env.doc2path(pagename)), executed, page, options["repository_url"], options["repository_branch"]
+        Path(app.env.doc2path(pagename)),
+        executed,
+        page,
+        options["repository_url"],
+        options["repository_branch"],
     )
     nbformat.write(book, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
     place = options["repository_url"].removeprefix("https://github.com/")
-    launch = next(group for group in context["header_buttons"] if group.get("label") == "launch-buttons")
+    launch = next(
+        group for group in context["header_buttons"] if group.get("label") == "launch-buttons"
+    )
     launch["buttons"].append({
         "type": "link", "text": "Colab", "tooltip": "Launch on Colab", "icon": "_static/images/logo_colab.png",
         "url": f"https://colab.research.google.com/github/{place}/blob/notebooks/{Path(pagename).name}.ipynb",

@@ -1,4 +1,5 @@
-"""Print the book on one page as PDF: `python chapters/_ext/pdf.py build/single/book.html book.pdf`."""
+"""Print the book on one page as PDF: `python chapters/_ext/pdf.py build/single/book.html
+book.pdf`."""
 
 import shutil
 import sys
@@ -22,8 +23,11 @@ PREPARE = """() => {
 
 def main(page: Path, goal: Path) -> None:
     with sync_playwright() as p:
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")  # None: the one that Playwright installed
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        # None: the one that Playwright installed
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = p.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
         tab = browser.new_page(color_scheme="light")
         tab.goto(page.resolve().as_uri(), wait_until="load", timeout=120_000)
         tab.evaluate("MathJax.startup.promise")

@@ -1,6 +1,8 @@
-"""Where the book is published and what it looks like from outside: addresses, logo, cards, robots, how to cite.
+"""Where the book is published and what it looks like from outside: addresses, logo, cards, robots,
+how to cite.
 
-The address of the repository stands once, in `_config.yml`; everything that needs one derives it from there.
+The address of the repository stands once, in `_config.yml`; everything that needs one derives it
+from there.
 """
 
 from __future__ import annotations
@@ -32,13 +34,16 @@ def pages_address(repository: str) -> str:
 
 
 def draw_logo(folder: Path) -> None:
-    """The distortion-rate curve of a binary symmetric channel with three gates on it, as logo.svg and logo.png."""
+    """The distortion-rate curve of a binary symmetric channel with three gates on it, as logo.svg
+    and logo.png."""
     rates = np.log(2) * np.linspace(0, 1, 33)
     losses = np.array([float(bsc_distortion_rate(rate)) for rate in rates])
     figure = Figure(figsize=(1, 1))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.17, 0.86), ylim=(-0.13, 0.62))
     axes.set_axis_off()
-    tile = FancyBboxPatch((0.18, 0.18), 0.64, 0.64, "round,pad=0.18", transform=axes.transAxes, color="#0b3c5d", lw=0)
+    tile = FancyBboxPatch(
+        (0.18, 0.18), 0.64, 0.64, "round,pad=0.18", transform=axes.transAxes, color="#0b3c5d", lw=0
+    )
     axes.add_patch(tile)
     axes.plot(rates, losses, color="white", linewidth=4.5, solid_capstyle="round")
     axes.plot(rates[3:32:11], losses[3:32:11], "o", color="#f0a030", markersize=11)
@@ -56,7 +61,9 @@ def bibtex(citation: dict, repository: str) -> str:
 
     def people(work):
         return " and ".join(
-            f"{a['family-names']}, {a['given-names']}" if "family-names" in a else f"{{{a['name']}}}"
+            f"{a['family-names']}, {a['given-names']}"
+            if "family-names" in a
+            else f"{{{a['name']}}}"
             for a in work["authors"]
         )
 
@@ -67,7 +74,9 @@ def bibtex(citation: dict, repository: str) -> str:
     ]  # fmt: skip
     for work in citation["references"]:
         key = re.sub(r"\W", "", work["authors"][0]["family-names"]).lower() + str(work["year"])
-        arxiv = next(i["value"].removeprefix("arXiv:") for i in work["identifiers"] if "arXiv" in i["value"])
+        arxiv = next(
+            i["value"].removeprefix("arXiv:") for i in work["identifiers"] if "arXiv" in i["value"]
+        )
         entries.append(
             entry("article" if "journal" in work else "misc", key, author=people(work), title=f"{{{work['title']}}}",
                   journal=work.get("journal"), year=work["year"], eprint=arxiv, archiveprefix="arXiv")
@@ -100,18 +109,22 @@ def derive(app, config):
 
 
 def bind_in_one(app):
-    """Where the whole book is one file (PDF, e-book) nobody presses buttons, and every node is drawn as on a page."""
+    """Where the whole book is one file (PDF, e-book) nobody presses buttons, and every node is
+    drawn as on a page."""
     if app.builder.name in ("singlehtml", "epub"):
         app.config.html_theme_options["launch_buttons"] = {}
-        app.config.html_domain_indices = []  # no page leads to the list of modules, and its button wants a picture
-        app.set_html_assets_policy("always")  # the first chapter alone would decide whether MathJax is needed
+        # no page leads to the list of modules, and its button wants a picture
+        app.config.html_domain_indices = []
+        # the first chapter alone would decide whether MathJax is needed
+        app.set_html_assets_policy("always")
         # sphinx-exercise names these builders, so Sphinx would forget who else draws HTML
         drawn = app.registry.translation_handlers
         drawn[app.builder.name] = drawn["html"] | drawn.get(app.builder.name, {})
 
 
 def bring_styles(app):
-    """Extensions bring the styles of their boxes when a build is over, but an e-book has been packed by then."""
+    """Extensions bring the styles of their boxes when a build is over, but an e-book has been
+    packed by then."""
     if app.builder.name == "epub":
         for bring in (copy_proof_style, copy_exercise_style, copy_notebook_style):
             bring(app, None)
@@ -121,7 +134,8 @@ def keep_still(app, pagename, templatename, context, doctree):
     """Print moves nothing: of an explorer the first frame stays."""
     if app.builder.name in ("singlehtml", "epub") and "body" in context:
         body = re.sub(r"<script\b.*?</script>", "", context["body"], flags=re.S)
-        context["body"] = re.sub(r"<(img|br|hr)\b([^>]*[^>/])?>", r"<\1\2/>", body)  # an e-book is XML
+        # an e-book is XML
+        context["body"] = re.sub(r"<(img|br|hr)\b([^>]*[^>/])?>", r"<\1\2/>", body)
 
 
 def invite_robots(app, exception):

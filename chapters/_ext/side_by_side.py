@@ -1,8 +1,10 @@
-"""Chapters are executed side by side, one a core, and again whenever the library or its data has changed.
+"""Chapters are executed side by side, one a core, and again whenever the library or its data has
+changed.
 
-MyST-NB executes one chapter after the other; here they go through the same cache, filled before it looks. Neither it
-nor jupyter-cache notices that a library changed, so a stamp of its files lies beside the cache: where it differs, the
-cache is emptied and every notebook is read anew. A chapter that fails is left to MyST-NB, which reports it.
+MyST-NB executes one chapter after the other; here they go through the same cache, filled before it
+looks. Neither it nor jupyter-cache notices that a library changed, so a stamp of its files lies
+beside the cache: where it differs, the cache is emptied and every notebook is read anew. A chapter
+that fails is left to MyST-NB, which reports it.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ CHAPTER = {"name": "myst_nb_md", "type": "plugin"}
 
 def stamp(root: Path) -> str:
     """Names, sizes and times of all files that results depend on."""
-    files = sorted(file for folder in WATCHED for file in (root / folder).rglob("*") if file.is_file())
+    files = sorted(
+        file for folder in WATCHED for file in (root / folder).rglob("*") if file.is_file()
+    )
     seen = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if "__pycache__" not in file.parts
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files
+        if "__pycache__" not in file.parts
     ]
     return hashlib.sha256(repr(seen).encode()).hexdigest()
 
@@ -37,8 +43,8 @@ def notebooks(env, names) -> list[str]:
 def forget(app, env, added, changed, removed) -> list[str]:
     """What must be read again because the library is another one.
 
-    The stamp is also kept in the environment, which Sphinx stores only after reading: a build that was stopped between
-    emptying the cache and reading every chapter is made up for by the next one.
+    The stamp is also kept in the environment, which Sphinx stores only after reading: a build that
+    was stopped between emptying the cache and reading every chapter is made up for by the next one.
     """
     folder, now = Path(app.config.nb_execution_cache_path), stamp(Path(app.confdir))
     note = folder.with_name(folder.name + ".stamp")
@@ -57,18 +63,27 @@ def execute(app, env, names) -> None:
         return
     cache = get_cache(app.config.nb_execution_cache_path)
     # the longest first: one that starts last would leave the other cores idle
-    paths = sorted((Path(env.doc2path(name)).resolve() for name in chapters), key=lambda path: -path.stat().st_size)
+    paths = sorted(
+        (Path(env.doc2path(name)).resolve() for name in chapters),
+        key=lambda path: -path.stat().st_size,
+    )
     for path in paths:
         cache.add_nb_to_project(str(path), read_data=CHAPTER)
     for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # chapters share the cores already
     # jupyter-cache's own parallel executor hands out chapters by threes
     with ProcessPoolExecutor() as pool:
-        list(pool.map(partial(execute_one, cache.path, app.config.nb_execution_timeout), map(str, paths)))
+        list(
+            pool.map(
+                partial(execute_one, cache.path, app.config.nb_execution_timeout), map(str, paths)
+            )
+        )
 
 
 def execute_one(cache_path, timeout: int, path: str) -> None:
-    load_executor("local-serial", get_cache(cache_path)).run_and_cache(filter_uris=[path], timeout=timeout)
+    load_executor("local-serial", get_cache(cache_path)).run_and_cache(
+        filter_uris=[path], timeout=timeout
+    )
 
 
 def place(app, config) -> None:

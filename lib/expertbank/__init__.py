@@ -1,11 +1,11 @@
-"""Finite-rate expert routing: information, distortion-rate curves and generalisation bounds for expert banks.
+"""Finite-rate expert routing: information, distortion-rate curves and generalisation bounds for
+expert banks.
 
-Everything starts from a loss table: an (N, R) array of the loss of each of R experts on each of N inputs.
-All information quantities are in nats.
+Everything starts from a loss table: an (N, R) array of the loss of each of R experts on each of N
+inputs. All information quantities are in nats.
 """
 
-from expertbank.bank import ExpertBank, load_bank, load_family
-from expertbank.bounds import bound_ladder, theorem2_bound, union_bound, xu_raginsky_bound
+from expertbank.bounds import theorem2_bound, union_bound, xu_raginsky_bound
 from expertbank.channels import bsc_distortion_rate, bsc_rate
 from expertbank.information import (
     algorithmic_information,
@@ -18,7 +18,14 @@ from expertbank.information import (
     kl_divergence,
     mutual_information,
 )
-from expertbank.learners import alpha_mixture, epsilon_greedy, gibbs_posterior, simulate, top_k_uniform
+from expertbank.ladder import bound_ladder
+from expertbank.learners import (
+    alpha_mixture,
+    epsilon_greedy,
+    gibbs_posterior,
+    simulate,
+    top_k_uniform,
+)
 from expertbank.rate_distortion import (
     critical_lambda,
     distortion_at_rate,
@@ -26,6 +33,7 @@ from expertbank.rate_distortion import (
     rate_distortion_curve,
     routing,
 )
+from expertbank.shipped.bank import ExpertBank, load_bank, load_family
 from expertbank.tables import open_table
 from expertbank.uncertainty import accuracy_rate_cost, curve_bootstrap, split_optimism
 

@@ -1,4 +1,5 @@
-"""Checks that turn bad input into one clear error: which argument, what was found, what is allowed."""
+"""Checks that turn bad input into one clear error: which argument, what was found, what is
+allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ def as_losses(losses, name: str = "losses") -> np.ndarray:
     if table.ndim != 2:
         raise ValueError(f"{name} has shape {table.shape}; allowed is (N, R): inputs by experts")
     if table.shape[0] == 0 or table.shape[1] == 0:
-        raise ValueError(f"{name} has shape {table.shape}; at least one input and one expert are needed")
+        raise ValueError(
+            f"{name} has shape {table.shape}; at least one input and one expert are needed"
+        )
     return _as_finite(table, name)
 
 
@@ -31,7 +34,9 @@ def as_distribution(p, name: str, axis: int = -1) -> np.ndarray:
     """An array of floats that is non-negative and sums to 1 along `axis`."""
     array = _as_nonnegative(p, name)
     if array.ndim == 0 or array.shape[axis] == 0:
-        raise ValueError(f"{name} has shape {array.shape}; a distribution needs at least one outcome")
+        raise ValueError(
+            f"{name} has shape {array.shape}; a distribution needs at least one outcome"
+        )
     sums = array.sum(axis=axis)
     worst = float(np.max(np.abs(sums - 1), initial=0))
     if worst > SUM_TOLERANCE:
@@ -43,7 +48,9 @@ def as_gate(gate, name: str = "gate") -> np.ndarray:
     """A row-stochastic (N, R) array."""
     array = _as_array(gate, name)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} has shape {array.shape}; allowed is (N, R) with N, R >= 1, each row p(t|x)")
+        raise ValueError(
+            f"{name} has shape {array.shape}; allowed is (N, R) with N, R >= 1, each row p(t|x)"
+        )
     return as_distribution(array, name)
 
 
@@ -65,7 +72,9 @@ def as_interval(value, name: str, low: float, high: float, allowed: str | None =
     """A number (or array of numbers) in [low, high]."""
     array = _as_array(value, name)
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} is {value!r}; allowed is {allowed or f'a number in [{low:g}, {high:g}]'}")
+        raise ValueError(
+            f"{name} is {value!r}; allowed is {allowed or f'a number in [{low:g}, {high:g}]'}"
+        )
     array = array.astype(float)
     if not np.all((array >= low) & (array <= high)):  # also false for NaN
         worst = array[~((array >= low) & (array <= high))].flat[0]
@@ -76,7 +85,9 @@ def as_interval(value, name: str, low: float, high: float, allowed: str | None =
 def as_number(value, name: str, low: float, high: float, allowed: str | None = None) -> float:
     """One number in [low, high]."""
     if np.ndim(array := as_interval(value, name, low, high, allowed)):
-        raise ValueError(f"{name} has shape {array.shape}; allowed is one number, {allowed or f'[{low:g}, {high:g}]'}")
+        raise ValueError(
+            f"{name} has shape {array.shape}; allowed is one number, {allowed or f'[{low:g}, {high:g}]'}"
+        )
     return float(array)
 
 

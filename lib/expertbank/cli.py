@@ -1,7 +1,9 @@
-"""`expertbank`: the library from the command line, for the papers' bank and for a practitioner's own files.
+"""`expertbank`: the library from the command line, for the papers' bank and for a practitioner's
+own files.
 
-Tables are read from .npy, .npz (one array) or .csv (numbers, comma separated): losses or gates, inputs by experts.
-`curve` also streams tables larger than memory from .npy, .zarr and .parquet. `routes` reads what a router chose.
+Tables are read from .npy, .npz (one array) or .csv (numbers, comma separated): losses or gates,
+inputs by experts. `curve` also streams tables larger than memory from .npy, .zarr and .parquet.
+`routes` reads what a router chose.
 """
 
 from __future__ import annotations
@@ -10,21 +12,22 @@ import argparse
 import csv
 import json
 import sys
-import zipfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from expertbank._checks import as_losses
-from expertbank.bank import REPOSITORY, load_bank, write_atomically
-from expertbank.bounds import LadderExperiment, union_bound, xu_raginsky_bound
+from expertbank._files import write_atomically
+from expertbank.book.claims import Evidence, bank_summary, reproduce
+from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
+from expertbank.ladder import LadderExperiment
 from expertbank.learners import simulate
-from expertbank.paper import Evidence, bank_summary, reproduce
 from expertbank.rate_distortion import METHODS, critical_lambda, rate_distortion_curve
-from expertbank.solver import table_of
-from expertbank.tables import open_table
+from expertbank.shipped.bank import load_bank
+from expertbank.shipped.manifest import REPOSITORY
+from expertbank.tables import open_table, read_table, table_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,36 +41,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except ModuleNotFoundError as error:
         extra = {"curve": "dask", "routes": "routers"}.get(options.command, "train")
-        print(f"expertbank {command}: {error}; pip install 'expertbank[{extra}]' brings it", file=sys.stderr)
+        print(
+            f"expertbank {command}: {error}; pip install 'expertbank[{extra}]' brings it",
+            file=sys.stderr,
+        )
         return 2
     return 0
-
-
-def read_table(path: str) -> np.ndarray:
-    """A table from .npy, .npz or .csv; ValueError where the file is none of these or cannot be read as one."""
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; allowed is a .npy, .npz or .csv file")
-    try:
-        if file.suffix == ".npy":
-            return np.load(file, allow_pickle=False)
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                (name,) = archive.files
-                return archive[name]
-        if file.suffix == ".csv":
-            return np.loadtxt(file, delimiter=",", ndmin=2)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as one table of numbers: {error}") from error
-    raise ValueError(f"{file} ends in {file.suffix!r}; allowed are .npy, .npz and .csv")
 
 
 def _train(options) -> None:
     from expertbank.training.experts import Recipe, SpecialistRecipe, train_bank, train_family
     from expertbank.training.gates import train_gates
-    from expertbank.training.grid import train_testbed
+    from expertbank.training.testbed_runs import train_testbed
 
-    given = {name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")}
+    given = {
+        name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")
+    }
     given = {name: value for name, value in given.items() if value is not None}
     if options.size and options.bank != "testbed":
         raise ValueError(f"--size is {options.size!r}; only the testbed has sizes")
@@ -78,9 +67,15 @@ def _train(options) -> None:
     }
     if options.bank in together:
         if given:
-            raise ValueError(f"{options.bank} has recipes of its own; {sorted(given)} is for a single bank alone")
+            raise ValueError(
+                f"{options.bank} has recipes of its own; {sorted(given)} is for a single bank alone"
+            )
         place, train = together[options.bank]
-        return train(options.out or REPOSITORY / "data" / place, download=options.download, n_jobs=options.jobs)
+        return train(
+            options.out or REPOSITORY / "data" / place,
+            download=options.download,
+            n_jobs=options.jobs,
+        )
     recipe = (Recipe if options.bank == "mnist" else SpecialistRecipe)(**given)
     folder = options.out or REPOSITORY / "data" / "banks" / options.bank
     train_bank(folder, recipe, download=options.download, n_jobs=options.jobs)
@@ -90,12 +85,16 @@ def _verify(options) -> None:
     from expertbank.training.experts import verify_bank
 
     counts = verify_bank(options.bank, n_images=options.images)
-    print(f"{options.bank}: hashes match; {counts['compared']:,} predictions recomputed, {counts['ties']} at a tie")
+    print(
+        f"{options.bank}: hashes match; {counts['compared']:,} predictions recomputed, {counts['ties']} at a tie"
+    )
 
 
 def _describe(options) -> None:
     summaries = [bank_summary(load_bank(Path(path).resolve())) for path in options.banks]
-    rows = [{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in summaries]
+    rows = [
+        {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in summaries
+    ]
     writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -104,7 +103,9 @@ def _describe(options) -> None:
 def _report(options) -> None:
     for finding in reproduce(Evidence(load_bank(options.bank))):
         claim = finding.claim
-        print(f"{finding.verdict:10}  {claim.reported:8.4f}  {finding.found:8.4f}  {claim.location}: {claim.quantity}")
+        print(
+            f"{finding.verdict:10}  {claim.reported:8.4f}  {finding.found:8.4f}  {claim.location}: {claim.quantity}"
+        )
 
 
 def _rate(options) -> None:
@@ -114,7 +115,9 @@ def _rate(options) -> None:
 def _simulate(options) -> None:
     losses = read_table(options.losses)
     population = None if options.population is None else read_table(options.population)
-    run = simulate(losses, options.alpha, options.sample_size, options.datasets, population, options.seed)
+    run = simulate(
+        losses, options.alpha, options.sample_size, options.datasets, population, options.seed
+    )
     low, high = run.algorithmic.interval
     print(f"I(S;W)            {run.information:.6f} nats   95% [{low:.6f}, {high:.6f}]")
     print(f"train, test risk  {run.train_risk:.6f}  {run.test_risk:.6f}")
@@ -126,10 +129,14 @@ def _simulate(options) -> None:
 def _curve(options) -> None:
     stream = options.stream or Path(options.losses).suffix in (".zarr", ".parquet")
     table = table_of(open_table(options.losses) if stream else read_table(options.losses))
-    curve = rate_distortion_curve(table, options.lam, tol=options.tol, band=options.band, method=options.method)
+    curve = rate_distortion_curve(
+        table, options.lam, tol=options.tol, band=options.band, method=options.method
+    )
     print(f"# critical lambda {critical_lambda(table):.6g}")
     print("lambda,rate_nats,distortion,certificate")
-    for lam, rate, distortion, gap in zip(curve.lam, curve.rate, curve.distortion, curve.certificate, strict=True):
+    for lam, rate, distortion, gap in zip(
+        curve.lam, curve.rate, curve.distortion, curve.certificate, strict=True
+    ):
         print(f"{lam:.6g},{rate:.8g},{distortion:.8g},{gap:.2g}")
 
 
@@ -138,24 +145,36 @@ def _bounds(options) -> None:
     as_losses(losses)
     low, high = float(np.min(losses)), float(np.max(losses))
     if low < 0 or high > 1:
-        fix = f"scale them first, (losses - ({low:g})) / {high - low:g}" if high > low else "they are all the same"
-        raise ValueError(f"losses lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}")
+        fix = (
+            f"scale them first, (losses - ({low:g})) / {high - low:g}"
+            if high > low
+            else "they are all the same"
+        )
+        raise ValueError(
+            f"losses lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}"
+        )
     m, binary = options.sample_size, bool(np.isin(losses, (0, 1)).all())
     ladder = LadderExperiment(losses, m, options.seed, options.datasets) if binary else None
-    print(f"{losses.shape[0]:,} inputs, {losses.shape[1]} experts, {m} samples; the table is the population")
+    print(
+        f"{losses.shape[0]:,} inputs, {losses.shape[1]} experts, {m} samples; the table is the population"
+    )
     for alpha in options.alpha:
         run = simulate(losses, alpha, m, options.datasets, rng=options.seed)
         low, high = run.algorithmic.interval
         name = "empirical risk minimiser" if alpha == 1 else f"alpha-mixture, alpha = {alpha:g}"
         print(f"\n{name}: I(S;W) = {run.information:.4f} nats, 95% [{low:.4f}, {high:.4f}]")
         print(f"train risk {run.train_risk:.4f}, test risk {run.test_risk:.4f}")
-        rows = {"gap": (run.gap, run.gap_error), "union_bound": (union_bound(losses.shape[1], m), 0.0)}
+        rows = {
+            "gap": (run.gap, run.gap_error),
+            "union_bound": (union_bound(losses.shape[1], m), 0.0),
+        }
         rows["xu_raginsky_bound"] = (float(xu_raginsky_bound(run.information, m)), 0.0)
         if ladder is not None:
             found = ladder.at(alpha)
             rows = {"gap": (found.gap, found.gap_error)}
             rows |= {
-                key: (value, found.errors[key]) for key, value in sorted(found.values.items(), key=lambda x: -x[1])
+                key: (value, found.errors[key])
+                for key, value in sorted(found.values.items(), key=lambda x: -x[1])
             }
         for key, (value, error) in rows.items():
             print(f"  {key:28}{value:8.4f}" + (f" +- {error:.1g}" if error else ""))
@@ -168,16 +187,24 @@ def _bounds(options) -> None:
 
 
 def _routes_report(options) -> None:
-    from expertbank.routers.files import statistics_of
-    from expertbank.routers.page import write_html
+    from expertbank.routers.formats import statistics_of
     from expertbank.routers.report import routing_report
+    from expertbank.routers.report_page import write_html
 
-    sizes = {"n_domains": options.domains, "n_positions": options.positions, "n_tokens": options.tokens}
+    sizes = {
+        "n_domains": options.domains,
+        "n_positions": options.positions,
+        "n_tokens": options.tokens,
+    }
     try:
         statistics = statistics_of(options.file, options.format, n_experts=options.experts, **sizes)
     except ValueError as error:
         raise ValueError(str(error).replace("give n_experts", "give --experts")) from error
-    layers = [int(name) if name.lstrip("-").isdigit() else name for name in options.layer] if options.layer else None
+    layers = (
+        [int(name) if name.lstrip("-").isdigit() else name for name in options.layer]
+        if options.layer
+        else None
+    )
     agreements = _agreements(options, statistics.n_experts) if options.against else {}
     if layers is not None:
         agreements = {name: found for name, found in agreements.items() if name in layers}
@@ -191,10 +218,13 @@ def _routes_report(options) -> None:
 
 
 def _agreements(options, n_experts: int) -> dict:
-    from expertbank.routers.files import read_routing
-    from expertbank.routers.statistics import compare_routing
+    from expertbank.routers.agreement import compare_routing
+    from expertbank.routers.formats import read_routing
 
-    streams = (read_routing(path, options.format, n_experts=n_experts) for path in (options.file, options.against))
+    streams = (
+        read_routing(path, options.format, n_experts=n_experts)
+        for path in (options.file, options.against)
+    )
     try:
         return compare_routing(*streams, n_experts)
     except ValueError as error:
@@ -262,23 +292,46 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="expertbank", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, run, text: str, more: str | None = None, among=commands) -> argparse.ArgumentParser:
+    def command(
+        name: str, run, text: str, more: str | None = None, among=commands
+    ) -> argparse.ArgumentParser:
         sub = among.add_parser(
-            name, help=text, description=text, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=text,
+            description=text,
+            epilog=more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("train", _train, "train a bank, a family of banks, the sweep of gates or the testbed; resumes")
+    sub = command(
+        "train",
+        _train,
+        "train a bank, a family of banks, the sweep of gates or the testbed; resumes",
+    )
     sub.add_argument("bank", choices=["mnist", "specialists", "family", "gates", "testbed"])
     sub.add_argument("--out", help="folder of the new bank or family; default data/banks/<bank>")
-    sub.add_argument("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
-    sub.add_argument("--subset", type=int, dest="subset_size", help="training images per expert, 10,000 in the papers")
-    sub.add_argument("--batch-size", type=int, help="the papers do not state it; see data/banks/batch_sizes.csv")
+    sub.add_argument(
+        "--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers"
+    )
+    sub.add_argument(
+        "--subset",
+        type=int,
+        dest="subset_size",
+        help="training images per expert, 10,000 in the papers",
+    )
+    sub.add_argument(
+        "--batch-size", type=int, help="the papers do not state it; see data/banks/batch_sizes.csv"
+    )
     sub.add_argument("--seed", type=int)
-    sub.add_argument("--size", choices=["small", "large"], help="of the testbed: small, or large for a GPU")
+    sub.add_argument(
+        "--size", choices=["small", "large"], help="of the testbed: small, or large for a GPU"
+    )
     sub.add_argument("--jobs", type=int, default=2, help="worker processes on a CPU")
-    sub.add_argument("--download", action="store_true", help="fetch MNIST or the corpus where it is missing")
+    sub.add_argument(
+        "--download", action="store_true", help="fetch MNIST or the corpus where it is missing"
+    )
 
     sub = command("verify", _verify, "recompute a bank's predictions from its weights and MNIST")
     sub.add_argument("bank")
@@ -287,33 +340,65 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("describe", _describe, "accuracies and disagreements of banks, as csv")
     sub.add_argument("banks", nargs="+", help="bank folders")
 
-    sub = command("report", _report, "every number of the papers beside ours: verdict, reported, found")
+    sub = command(
+        "report", _report, "every number of the papers beside ours: verdict, reported, found"
+    )
     sub.add_argument("--bank", default="mnist")
 
     sub = command("rate", _rate, "gating rate I(X;T) of a table of gate probabilities")
     sub.add_argument("gate")
 
-    sub = command("simulate", _simulate, "information, gap and bounds of the alpha-mixture on a loss table")
+    sub = command(
+        "simulate", _simulate, "information, gap and bounds of the alpha-mixture on a loss table"
+    )
     sub.add_argument("losses")
-    sub.add_argument("--population", help="another loss table; without it the first is the exact population")
+    sub.add_argument(
+        "--population", help="another loss table; without it the first is the exact population"
+    )
     sub.add_argument("--alpha", type=float, default=0.7)
     sub.add_argument("--sample-size", type=int, default=256)
     sub.add_argument("--datasets", type=int, default=20_000)
     sub.add_argument("--seed", type=int, default=0)
 
-    sub = command("curve", _curve, "certified distortion-rate curve of a loss table, as csv", CURVE_HELP)
+    sub = command(
+        "curve", _curve, "certified distortion-rate curve of a loss table, as csv", CURVE_HELP
+    )
     sub.add_argument("losses", metavar="LOSSES", help="table (inputs, experts)")
-    sub.add_argument("--lam", type=float, nargs="+", help="prices of a nat; default from the critical one to 0")
-    sub.add_argument("--band", type=float, help="add prices until D is certified to this width everywhere")
+    sub.add_argument(
+        "--lam", type=float, nargs="+", help="prices of a nat; default from the critical one to 0"
+    )
+    sub.add_argument(
+        "--band", type=float, help="add prices until D is certified to this width everywhere"
+    )
     sub.add_argument("--tol", type=float, default=1e-9, help="certificate of every point, in nats")
     sub.add_argument("--method", choices=list(METHODS), default="newton")
-    sub.add_argument("--stream", action="store_true", help="read the .npy in chunks; .zarr and .parquet always are")
+    sub.add_argument(
+        "--stream",
+        action="store_true",
+        help="read the .npy in chunks; .zarr and .parquet always are",
+    )
 
-    sub = command("bounds", _bounds, "generalisation bounds for a selection from a loss table", BOUNDS_HELP)
+    sub = command(
+        "bounds", _bounds, "generalisation bounds for a selection from a loss table", BOUNDS_HELP
+    )
     sub.add_argument("losses", metavar="LOSSES", help="table (inputs, experts) of losses in [0, 1]")
-    sub.add_argument("--alpha", type=float, nargs="+", default=[1.0, 0.7], help="default: 1 (the minimiser) and 0.7")
-    sub.add_argument("--sample-size", type=int, default=256, metavar="M", help="samples that it sees; default 256")
-    sub.add_argument("--datasets", type=int, default=20_000, help="Monte Carlo draws of those; default 20,000")
+    sub.add_argument(
+        "--alpha",
+        type=float,
+        nargs="+",
+        default=[1.0, 0.7],
+        help="default: 1 (the minimiser) and 0.7",
+    )
+    sub.add_argument(
+        "--sample-size",
+        type=int,
+        default=256,
+        metavar="M",
+        help="samples that it sees; default 256",
+    )
+    sub.add_argument(
+        "--datasets", type=int, default=20_000, help="Monte Carlo draws of those; default 20,000"
+    )
     sub.add_argument("--seed", type=int, default=0)
 
     _add_routes(commands, command)
@@ -324,16 +409,32 @@ def _add_routes(commands, command) -> None:
     text = "what a mixture of experts' router chose"
     routes = commands.add_parser("routes", help=f"{text}: routes report FILE", description=text)
     among = routes.add_subparsers(dest="what", required=True)
-    sub = command("report", _routes_report, "report on a router, layer by layer", ROUTES_HELP, among)
+    sub = command(
+        "report", _routes_report, "report on a router, layer by layer", ROUTES_HELP, among
+    )
     sub.add_argument("file", metavar="FILE", help="choices, or statistics of them")
     formats = ["statistics", "npz", "parquet", "vllm", "sglang"]
-    sub.add_argument("--format", choices=formats, help="default: by the name and the content of the file")
-    sub.add_argument("--experts", type=int, metavar="E", help="number of experts, where FILE does not say it")
-    sub.add_argument("--domains", type=int, metavar="D", help="number of domains; default: as many as FILE has")
-    sub.add_argument("--positions", type=int, default=0, metavar="P", help="count by position, 0 to P - 1")
-    sub.add_argument("--tokens", type=int, default=0, metavar="V", help="count by token of a vocabulary of V")
+    sub.add_argument(
+        "--format", choices=formats, help="default: by the name and the content of the file"
+    )
+    sub.add_argument(
+        "--experts", type=int, metavar="E", help="number of experts, where FILE does not say it"
+    )
+    sub.add_argument(
+        "--domains", type=int, metavar="D", help="number of domains; default: as many as FILE has"
+    )
+    sub.add_argument(
+        "--positions", type=int, default=0, metavar="P", help="count by position, 0 to P - 1"
+    )
+    sub.add_argument(
+        "--tokens", type=int, default=0, metavar="V", help="count by token of a vocabulary of V"
+    )
     sub.add_argument("--layer", action="append", help="only this layer; may be given again")
-    sub.add_argument("--against", metavar="FILE2", help="choices of another run or checkpoint on the same tokens")
+    sub.add_argument(
+        "--against", metavar="FILE2", help="choices of another run or checkpoint on the same tokens"
+    )
     sub.add_argument("--explain", action="store_true", help="one sentence on every number")
     sub.add_argument("--json", metavar="OUT", help="also write all numbers as JSON")
-    sub.add_argument("--html", metavar="OUT", help="also write one page with figures, to be opened in a browser")
+    sub.add_argument(
+        "--html", metavar="OUT", help="also write one page with figures, to be opened in a browser"
+    )

@@ -1,4 +1,5 @@
-"""Learners that pick one expert from a finite bank, and the experiment that measures what they leak and overfit."""
+"""Learners that pick one expert from a finite bank, and the experiment that measures what they leak
+and overfit."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ import scipy
 
 from expertbank._checks import BELOW_INF, as_count, as_losses, as_number, as_risks, as_weights
 from expertbank.information import AlgorithmicInformation, algorithmic_information
+from expertbank.tables import merge_rows
 
 # draws held at once by `empirical_risks`: a few dozen megabytes, whatever the number of datasets
 DRAWS_PER_CHUNK = 1_000_000
-# numbers of a table whose keys are computed at once
-NUMBERS_PER_CHUNK = 1 << 20
 
 
 def alpha_mixture(risks, alpha: float) -> np.ndarray:
-    """Posterior q(r|S) = (1-alpha)/R + alpha 1{r = argmin risk}, ties to the smallest index: P2 (11).
+    """Posterior q(r|S) = (1-alpha)/R + alpha 1{r = argmin risk}, ties to the smallest index: P2
+    (11).
 
     risks (..., R) gives a posterior (..., R). Raises ValueError for alpha outside [0, 1].
     """
@@ -44,7 +45,8 @@ def epsilon_greedy(risks, epsilon: float) -> np.ndarray:
 
 
 def top_k_uniform(risks, k: int) -> np.ndarray:
-    """1/k on each of the k smallest risks (..., R), ties to the smallest index. Raises ValueError for k > R."""
+    """1/k on each of the k smallest risks (..., R), ties to the smallest index. Raises ValueError
+    for k > R."""
     risks, k = as_risks(risks), as_count(k, "k")
     if k > risks.shape[-1]:
         raise ValueError(f"k is {k}; allowed is at most {risks.shape[-1]}, the number of experts")
@@ -58,48 +60,24 @@ def gibbs_posterior(risks, inverse_temperature: float) -> np.ndarray:
     allowed = "a finite number >= 0 (the limit at inf is alpha_mixture with 1)"
     beta = as_number(inverse_temperature, "inverse_temperature", 0, BELOW_INF, allowed)
     risks = as_risks(risks)
-    with np.errstate(over="ignore"):  # only the excess is multiplied: the best stays at 0, others may reach -inf
+    # only the excess is multiplied: the best stays at 0, others may reach -inf
+    with np.errstate(over="ignore"):
         return scipy.special.softmax(-beta * (risks - risks.min(axis=-1, keepdims=True)), axis=-1)
 
 
-def merge_rows(table: np.ndarray, weights: np.ndarray | None = None):
-    """Distinct rows (U, R) of a table (N, R), their total weights (U,), and the row number (N,) of each input.
-
-    0-1 losses have few distinct rows, and everything in this library depends on a table only through them.
-    """
-    chunk = max(1, NUMBERS_PER_CHUNK // table.shape[1])
-    chunks = [table[start : start + chunk] for start in range(0, len(table), chunk)]
-    # one sort of N keys instead of one per column; equal rows have equal keys
-    keys = np.concatenate([_row_keys(part) for part in chunks])
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    if len(first) == len(table):
-        return table, np.ones(len(table), int) if weights is None else weights, np.arange(len(table))
-    rows = table[first]
-    rows_of_chunks = np.split(inverse, range(chunk, len(table), chunk))
-    if not all((rows[of] == part).all() for part, of in zip(chunks, rows_of_chunks)):  # two rows, one key: one in 1e10
-        rows, inverse = np.unique(table, axis=0, return_inverse=True)
-    return rows, np.bincount(inverse, weights, len(rows)), inverse
-
-
-def _row_keys(rows: np.ndarray) -> np.ndarray:
-    """A 64-bit key for each row: its bytes as words, each mixed and times its own odd number."""
-    rows = np.ascontiguousarray(rows + rows.dtype.type(0) if rows.dtype.kind == "f" else rows)  # -0.0 is made 0.0
-    content = rows.view(np.uint8)
-    padded = np.zeros((len(rows), -(-content.shape[1] // 8) * 8), np.uint8)
-    padded[:, : content.shape[1]] = content
-    words = padded.view(np.uint64)
-    words ^= words >> np.uint64(32)  # the low half must see the high half: products carry upwards only
-    odd = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    return (words * odd).sum(axis=1)
-
-
-def empirical_risks(losses, sample_size: int, n_datasets: int, rng: np.random.Generator | int) -> np.ndarray:
-    """Empirical risks (M, R) on M datasets of `sample_size` rows drawn with replacement from losses (N, R).
+def empirical_risks(
+    losses, sample_size: int, n_datasets: int, rng: np.random.Generator | int
+) -> np.ndarray:
+    """Empirical risks (M, R) on M datasets of `sample_size` rows drawn with replacement from losses
+    (N, R).
 
     Each chunk of datasets is one product of a sparse count matrix with the distinct loss rows.
     """
     losses = as_losses(losses)
-    sample_size, n_datasets = as_count(sample_size, "sample_size"), as_count(n_datasets, "n_datasets")
+    sample_size, n_datasets = (
+        as_count(sample_size, "sample_size"),
+        as_count(n_datasets, "n_datasets"),
+    )
     rng = np.random.default_rng(rng)
     rows, _, row_of = merge_rows(losses)
     rows, row_of = rows.astype(float), row_of.astype(np.int32)
@@ -109,7 +87,8 @@ def empirical_risks(losses, sample_size: int, n_datasets: int, rng: np.random.Ge
         size = min(chunk, n_datasets - start)
         drawn = row_of[rng.integers(len(losses), size=size * sample_size, dtype=np.int32)]
         counts = scipy.sparse.csr_array(
-            (np.ones(len(drawn)), drawn, np.arange(size + 1, dtype=np.int32) * sample_size), (size, len(rows))
+            (np.ones(len(drawn)), drawn, np.arange(size + 1, dtype=np.int32) * sample_size),
+            (size, len(rows)),
         )
         risks[start : start + size] = (counts @ rows) / sample_size
     return risks
@@ -117,7 +96,8 @@ def empirical_risks(losses, sample_size: int, n_datasets: int, rng: np.random.Ge
 
 @dataclass(frozen=True)
 class Selection:
-    """What M runs of a learner did: one selected expert per dataset. Risks in [0, 1], information in nats."""
+    """What M runs of a learner did: one selected expert per dataset. Risks in [0, 1], information
+    in nats."""
 
     selected: np.ndarray
     """index of the expert drawn from each posterior, (M,)"""
@@ -170,7 +150,9 @@ class Selection:
     @property
     def gap_error(self) -> float:
         """standard error of `gap`"""
-        return float(self.gaps.std(ddof=1) / np.sqrt(len(self.gaps))) if len(self.gaps) > 1 else np.inf
+        return (
+            float(self.gaps.std(ddof=1) / np.sqrt(len(self.gaps))) if len(self.gaps) > 1 else np.inf
+        )
 
 
 def draw_experts(gate: np.ndarray, rng: np.random.Generator | int) -> np.ndarray:
@@ -181,7 +163,8 @@ def draw_experts(gate: np.ndarray, rng: np.random.Generator | int) -> np.ndarray
 
 
 def select(risks, posteriors, population_risks, rng: np.random.Generator | int) -> Selection:
-    """Draw one expert per dataset from posteriors (M, R) and compare its risks (M, R) with its population risk (R,)."""
+    """Draw one expert per dataset from posteriors (M, R) and compare its risks (M, R) with its
+    population risk (R,)."""
     risks, population_risks = as_risks(risks), as_risks(population_risks, "population_risks")
     rng = np.random.default_rng(rng)
     selected = draw_experts(posteriors, rng)
@@ -202,11 +185,13 @@ def simulate(
     population=None,
     rng: np.random.Generator | int = 0,
 ) -> Selection:
-    """P2's experiment: draw M datasets from losses (N, R), select by alpha-mixture, compare with the population.
+    """P2's experiment: draw M datasets from losses (N, R), select by alpha-mixture, compare with
+    the population.
 
-    `population` is another loss table (N', R), a risk vector (R,), or None: then the pool itself is the exact
-    population, as the theorems assume. The same `rng` gives the same datasets at every alpha. Raises
-    ValueError for bad tables, alpha outside [0, 1], counts below 1, or a population with other experts.
+    `population` is another loss table (N', R), a risk vector (R,), or None: then the pool itself is
+    the exact population, as the theorems assume. The same `rng` gives the same datasets at every
+    alpha. Raises ValueError for bad tables, alpha outside [0, 1], counts below 1, or a population
+    with other experts.
     """
     losses = as_losses(losses)
     as_number(alpha, "alpha", 0, 1)
@@ -217,9 +202,11 @@ def simulate(
 
 
 def enumerate_datasets(losses, sample_size: int, weights=None):
-    """Every dataset of `sample_size` i.i.d. rows of losses (N, R): its probability (D,) and its risks (D, R).
+    """Every dataset of `sample_size` i.i.d. rows of losses (N, R): its probability (D,) and its
+    risks (D, R).
 
-    Order does not matter to a learner that sees averages, so datasets are multisets: D = C(N + m - 1, m).
+    Order does not matter to a learner that sees averages, so datasets are multisets: D = C(N + m -
+    1, m).
     """
     losses = as_losses(losses).astype(float)
     sample_size = as_count(sample_size, "sample_size")
@@ -227,7 +214,9 @@ def enumerate_datasets(losses, sample_size: int, weights=None):
     multisets = list(combinations_with_replacement(range(len(losses)), sample_size))
     counts = np.array([np.bincount(s, minlength=len(losses)) for s in multisets])
     log_weights = scipy.special.xlogy(counts, weights).sum(axis=1)
-    log_orders = scipy.special.gammaln(sample_size + 1) - scipy.special.gammaln(counts + 1).sum(axis=1)
+    log_orders = scipy.special.gammaln(sample_size + 1) - scipy.special.gammaln(counts + 1).sum(
+        axis=1
+    )
     return np.exp(log_orders + log_weights), counts @ losses / sample_size
 
 

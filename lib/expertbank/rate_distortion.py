@@ -1,12 +1,13 @@
 """The distortion-rate function of a loss table, every point with a certificate of optimality. Nats.
 
-D(R) is the least expected loss of a gate p(t|x) with I(X;T) <= R, P1 (5) and P2 (27). A price lam per nat picks the
-point where a line of slope -lam supports it, P2 (26). How a point is found is in `solver`: by Newton's method, or by
-Blahut-Arimoto, P2 (28)-(29), which converges too slowly where it matters.
+D(R) is the least expected loss of a gate p(t|x) with I(X;T) <= R, P1 (5) and P2 (27). A price lam
+per nat picks the point where a line of slope -lam supports it, P2 (26). How a point is found is in
+`solver`: by Newton's method, or by Blahut-Arimoto, P2 (28)-(29), which converges too slowly where
+it matters.
 
-Losses (N, R) are a NumPy array or anything that becomes one, a torch tensor (on whatever device it lies), or a dask
-array, which is read in chunks and may be larger than memory. `cost` (R,) is added to the loss of each expert: what it
-costs to compute or to send, in units of loss.
+Losses (N, R) are a NumPy array or anything that becomes one, a torch tensor (on whatever device it
+lies), or a dask array, which is read in chunks and may be larger than memory. `cost` (R,) is added
+to the loss of each expert: what it costs to compute or to send, in units of loss.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import scipy
 
 from expertbank import solver
 from expertbank._checks import ABOVE_0, BELOW_INF, as_interval, as_number
-from expertbank.solver import Block, Table, as_table, check_cost, quietly, table_of
+from expertbank.tables import Block, Table, as_table, check_cost, quietly, table_of
 
 METHODS = {"newton": solver.maximise, "blahut-arimoto": solver.expectation_maximisation}
 
@@ -57,12 +58,16 @@ class RateDistortionCurve(RateDistortion):
 
     def point(self, index: int) -> RateDistortion:
         """One of the points by itself, as `routing` takes it."""
-        return RateDistortion(*(getattr(self, name)[index] for name in RateDistortion.__dataclass_fields__))
+        return RateDistortion(
+            *(getattr(self, name)[index] for name in RateDistortion.__dataclass_fields__)
+        )
 
     def lower(self, rate):
-        """A lower bound on D(rate): the highest of the points' supporting lines, each lowered by its certificate."""
+        """A lower bound on D(rate): the highest of the points' supporting lines, each lowered by
+        its certificate."""
         rate = np.asarray(as_interval(rate, "rate", 0, np.inf, allowed="numbers >= 0"))
-        lines = np.isfinite(self.lam)  # an infinite price says no more than the ceiling, and that at rate 0
+        # an infinite price says no more than the ceiling, and that at rate 0
+        lines = np.isfinite(self.lam)
         lam, certificate = self.lam[lines], self.certificate[lines]
         heights = self.distortion[lines] + lam * (self.rate[lines] - certificate)
         with np.errstate(invalid="ignore"):  # 0 * inf: the line of lam = 0 is the floor
@@ -70,20 +75,25 @@ class RateDistortionCurve(RateDistortion):
         return np.max(values, axis=-1, initial=self.floor)[()]
 
     def upper(self, rate):
-        """An upper bound on D(rate): the chords of the lower convex hull of the points and of the ceiling at rate 0."""
+        """An upper bound on D(rate): the chords of the lower convex hull of the points and of the
+        ceiling at rate 0."""
         rate = as_interval(rate, "rate", 0, np.inf, allowed="numbers >= 0")
-        return np.interp(rate, *_hull(np.append(self.rate, 0.0), np.append(self.distortion, self.ceiling)))
+        return np.interp(
+            rate, *_hull(np.append(self.rate, 0.0), np.append(self.distortion, self.ceiling))
+        )
 
 
 def rate_distortion(
     losses, lam: float, weights=None, tol: float = 1e-9, *, cost=None, method: str = "newton"
 ) -> RateDistortion:
-    """Minimise E[loss] + lam I(X;T) over gates, for losses (N, R) and input weights (N,), default uniform.
+    """Minimise E[loss] + lam I(X;T) over gates, for losses (N, R) and input weights (N,), default
+    uniform.
 
-    Exact without iterating: lam at or above `critical_lambda` (and inf) is the best single expert at rate 0.
-    lam = 0 is the best expert for every input, at the smallest rate among such gates. Warns with
-    `ConvergenceWarning` where the certificate does not reach `tol`; raises ValueError for a table with entries
-    that are not finite, bad weights or costs, lam < 0, tol <= 0 or another method. Source: P2 (26)-(29).
+    Exact without iterating: lam at or above `critical_lambda` (and inf) is the best single expert
+    at rate 0. lam = 0 is the best expert for every input, at the smallest rate among such gates.
+    Warns with `ConvergenceWarning` where the certificate does not reach `tol`; raises ValueError
+    for a table with entries that are not finite, bad weights or costs, lam < 0, tol <= 0 or another
+    method. Source: P2 (26)-(29).
     """
     lam = as_number(lam, "lam", 0, np.inf, allowed="a number >= 0, or inf")
     tol, method = _check_tol(tol), _check_method(method)
@@ -91,14 +101,23 @@ def rate_distortion(
 
 
 def rate_distortion_curve(
-    losses, lams=None, weights=None, tol: float = 1e-9, *, band: float | None = None, cost=None, method="newton"
+    losses,
+    lams=None,
+    weights=None,
+    tol: float = 1e-9,
+    *,
+    band: float | None = None,
+    cost=None,
+    method="newton",
 ) -> RateDistortionCurve:
-    """The curve at every lam, in the given order, or adapted until its certified band is nowhere wider than `band`.
+    """The curve at every lam, in the given order, or adapted until its certified band is nowhere
+    wider than `band`.
 
-    With neither, the grid goes from the critical lam, where the rate leaves 0, down three decades below the spread of
-    the losses, and ends at 0 exactly. With `band` (in units of loss), from the two ends on, every chord that may lie
-    further above the curve is split at the price of its own slope; on a straight piece the first chord is the last.
-    Raises and warns as `rate_distortion` does.
+    With neither, the grid goes from the critical lam, where the rate leaves 0, down three decades
+    below the spread of the losses, and ends at 0 exactly. With `band` (in units of loss), from the
+    two ends on, every chord that may lie further above the curve is split at the price of its own
+    slope; on a straight piece the first chord is the last. Raises and warns as `rate_distortion`
+    does.
     """
     table, tol, method = _table(losses, weights, cost), _check_tol(tol), _check_method(method)
     if band is not None:
@@ -117,8 +136,9 @@ def rate_distortion_curve(
 def distortion_at_rate(losses, rate: float, weights=None, tol: float = 1e-9, *, cost=None) -> float:
     """D(rate): the least expected loss of a gate with I(X;T) <= rate nats, P1 (5), P2 (27).
 
-    The answer is a chord of the curve, so it is achievable, and at most a relative 1e-9 of the curve's height
-    (plus lam * tol) above the truth: the dual line of the chord's own slope proves it.
+    The answer is a chord of the curve, so it is achievable, and at most a relative 1e-9 of the
+    curve's height (plus lam * tol) above the truth: the dual line of the chord's own slope proves
+    it.
     """
     table, tol = _table(losses, weights, cost), _check_tol(tol)
     rate = as_number(rate, "rate", 0, np.inf, allowed="a number >= 0")
@@ -139,15 +159,16 @@ def distortion_at_rate(losses, rate: float, weights=None, tol: float = 1e-9, *, 
 def critical_lambda(losses, weights=None, *, cost=None) -> float:
     """The least lam at which one expert for all inputs is optimal and the gate's rate is 0.
 
-    The best expert t* is optimal exactly when max_t E exp(-(l_t - l_t*)/lam) <= 1. It is inf where another expert
-    ties with t* on average without being its copy, and 0 where t* is best on every input.
+    The best expert t* is optimal exactly when max_t E exp(-(l_t - l_t*)/lam) <= 1. It is inf where
+    another expert ties with t* on average without being its copy, and 0 where t* is best on every
+    input.
     """
     return _critical_lambda(_table(losses, weights, cost))
 
 
 def default_lams(critical: float, spread: float, points: int = 40) -> np.ndarray:
-    """A grid from the critical lam (or 100 spreads, if that is smaller) down to a thousandth of that or of the
-    spread, whichever is smaller, then 0."""
+    """A grid from the critical lam (or 100 spreads, if that is smaller) down to a thousandth of
+    that or of the spread, whichever is smaller, then 0."""
     if critical == 0 or spread == 0:
         return np.array([0.0])
     top = min(critical, 100 * spread)
@@ -155,9 +176,11 @@ def default_lams(critical: float, spread: float, points: int = 40) -> np.ndarray
 
 
 def routing(losses, point: RateDistortion, *, cost=None):
-    """The optimal gate p(t|x), (N, R), of one solved point: proportional to marginal * exp(-loss/lam), P2 (28).
+    """The optimal gate p(t|x), (N, R), of one solved point: proportional to marginal *
+    exp(-loss/lam), P2 (28).
 
-    It lies where the losses lie; for a dask array it is computed chunk by chunk, when it is asked for.
+    It lies where the losses lie; for a dask array it is computed chunk by chunk, when it is asked
+    for.
     """
     losses, library = as_table(losses)
     if np.ndim(point.lam) or point.marginal.shape != tuple(losses.shape[1:]):
@@ -173,7 +196,8 @@ def routing(losses, point: RateDistortion, *, cost=None):
 
 @quietly
 def _routing(losses, point, cost):
-    # among the experts in use: an input of weight 0 may lose so much with all of them that exp(-loss/lam) is 0
+    # among the experts in use: an input of weight 0 may lose so much with all of them that
+    # exp(-loss/lam) is 0
     used = np.flatnonzero(point.marginal)
     block = Block(losses[:, used].T, np.ones(len(losses)), None if cost is None else cost[used])
     block.set_price(point.lam)
@@ -184,7 +208,8 @@ def _routing(losses, point, cost):
 
 
 def _table(losses, weights, cost) -> Table:
-    """What is asked several questions is prepared once, by `table_of`, and given in place of the losses."""
+    """What is asked several questions is prepared once, by `table_of`, and given in place of the
+    losses."""
     if isinstance(losses, Table):
         return losses
     return table_of(losses, weights, cost)
@@ -207,7 +232,8 @@ def _critical_lambda(table: Table) -> float:
 
 
 def _challenge(table: Table, t: int, gain: float, most: float, mean: float, size: float) -> float:
-    """The lam above which expert t cannot improve on the best expert: E exp(-difference/lam) = 1."""
+    """The lam above which expert t cannot improve on the best expert: E exp(-difference/lam) =
+    1."""
     # in units of the gain, the largest loss that t would save
     most, mean, size = most / gain, mean / gain, size / gain
     if mean <= 1e-14 * most:
@@ -251,16 +277,23 @@ def _solve(table: Table, lam: float, tol: float, method="newton", start=None) ->
     rate = -f - float(marginal @ np.log(np.where(marginal > 0, g, 1)))
     if lam > 0:
         rate -= excess / lam
-    return RateDistortion(max(0.0, rate), table.floor + excess, lam, marginal / marginal.sum(), certificate, steps)
+    return RateDistortion(
+        max(0.0, rate), table.floor + excess, lam, marginal / marginal.sum(), certificate, steps
+    )
 
 
 def _followed(table: Table, lams, tol: float, method: str) -> list[RateDistortion]:
-    """Points at the given prices, solved from the highest down, each from where the ones before it lead."""
+    """Points at the given prices, solved from the highest down, each from where the ones before it
+    lead."""
     points, before, last = {}, None, None
     for lam in sorted(set(lams.tolist()), reverse=True):
         start = None
         if last is not None:
-            start = last if before is None else np.where(last > 0, np.maximum(2 * last - before, last / 10), 0)
+            start = (
+                last
+                if before is None
+                else np.where(last > 0, np.maximum(2 * last - before, last / 10), 0)
+            )
             start = start / start.sum()
         points[lam] = point = _solve(table, lam, tol, method, start)
         if point.rate > 0:
@@ -269,15 +302,21 @@ def _followed(table: Table, lams, tol: float, method: str) -> list[RateDistortio
 
 
 def _between(table, left, right, tol, method="newton"):
-    """The slope of the chord of two points, the point where it supports the curve, and the chord's height above it."""
+    """The slope of the chord of two points, the point where it supports the curve, and the chord's
+    height above it."""
     lam = (left.distortion - right.distortion) / (right.rate - left.rate)
     start = (left.marginal + right.marginal) / 2
     middle = _solve(table, lam, tol, method, start)
-    return lam, middle, (left.distortion + lam * left.rate) - (middle.distortion + lam * middle.rate)
+    return (
+        lam,
+        middle,
+        (left.distortion + lam * left.rate) - (middle.distortion + lam * middle.rate),
+    )
 
 
 def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDistortion]:
-    """Points from the best single expert to lam = 0 with chords nowhere more than `band` above the lower bound."""
+    """Points from the best single expert to lam = 0 with chords nowhere more than `band` above the
+    lower bound."""
     left, right = _alone(table, np.inf), _solve(table, 0.0, tol, method)
     points, open_chords = [left, right], [(left, right)] if right.rate > 0 else []
     while open_chords:
@@ -291,7 +330,10 @@ def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDist
 
 
 def _curve(table: Table, points: list[RateDistortion]) -> RateDistortionCurve:
-    fields = (np.array([getattr(point, name) for point in points]) for name in RateDistortion.__dataclass_fields__)
+    fields = (
+        np.array([getattr(point, name) for point in points])
+        for name in RateDistortion.__dataclass_fields__
+    )
     return RateDistortionCurve(*fields, ceiling=table.ceiling, floor=table.floor)
 
 

@@ -1,4 +1,5 @@
-"""The two synthetic experiments of P1: a bank of random mixtures of experts, and the binary symmetric channel."""
+"""The two synthetic experiments of P1: a bank of random mixtures of experts, and the binary
+symmetric channel."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ INPUTS_PER_BLOCK = 1000
 
 @dataclass(frozen=True)
 class MixtureOfExperts:
-    """A binary classifier: a softmax gate over linear experts. gates and experts (n_experts, dimension)."""
+    """A binary classifier: a softmax gate over linear experts. gates and experts (n_experts,
+    dimension)."""
 
     gates: np.ndarray
     experts: np.ndarray
@@ -43,10 +45,12 @@ def random_moe(dimension: int, n_experts: int, rng: np.random.Generator | int) -
 def moe_bank_losses(
     dimension: int, n_experts: int, n_candidates: int, n_inputs: int, rng: np.random.Generator | int
 ) -> np.ndarray:
-    """Losses (n_inputs, n_candidates) in [0, 1] of random candidates on data from a true mixture: P1 experiment 1.
+    """Losses (n_inputs, n_candidates) in [0, 1] of random candidates on data from a true mixture:
+    P1 experiment 1.
 
-    Truth and candidates come from the same prior. X is standard normal, Y the label of an expert drawn from the
-    true gate, and a candidate's loss is its probability of error over its own gate, as in P1 (1)-(2).
+    Truth and candidates come from the same prior. X is standard normal, Y the label of an expert
+    drawn from the true gate, and a candidate's loss is its probability of error over its own gate,
+    as in P1 (1)-(2).
     """
     n_candidates, n_inputs = as_count(n_candidates, "n_candidates"), as_count(n_inputs, "n_inputs")
     rng = np.random.default_rng(rng)
@@ -55,14 +59,19 @@ def moe_bank_losses(
     chosen = draw_experts(truth.gate(x), rng)
     y = truth.votes(x)[np.arange(n_inputs), chosen]
     candidates = [random_moe(dimension, n_experts, rng) for _ in range(n_candidates)]
-    gates, experts = (np.concatenate([getattr(moe, part) for moe in candidates]) for part in ("gates", "experts"))
+    gates, experts = (
+        np.concatenate([getattr(moe, part) for moe in candidates]) for part in ("gates", "experts")
+    )
     losses = np.empty((n_inputs, n_candidates))
-    # the candidates side by side in one product, a block of inputs at a time: many thin products are slow
+    # the candidates side by side in one product, a block of inputs at a time: many thin products
+    # are slow
     for start in range(0, n_inputs, INPUTS_PER_BLOCK):
         block = slice(start, start + INPUTS_PER_BLOCK)
         shape = (-1, n_candidates, n_experts)
         wrong = (x[block] @ experts.T > 0).reshape(shape) != y[block, None, None]
-        losses[block] = (scipy.special.softmax((x[block] @ gates.T).reshape(shape), axis=2) * wrong).sum(axis=2)
+        losses[block] = (
+            scipy.special.softmax((x[block] @ gates.T).reshape(shape), axis=2) * wrong
+        ).sum(axis=2)
     return losses
 
 
@@ -92,17 +101,21 @@ def alpha_curve(
     test=None,
     rng: np.random.Generator | int = 0,
 ) -> AlphaCurve:
-    """P1 experiment 1: information and gap of the alpha-mixture at each alpha, datasets drawn from pool (N, R).
+    """P1 experiment 1: information and gap of the alpha-mixture at each alpha, datasets drawn from
+    pool (N, R).
 
-    Averages over the posteriors, not over one draw from each. W depends on S through the minimiser r* alone, so
-    I(S;W) = I(r*;W). The gap is alpha times the covariance of {r* = r} with the risk deficit of r, summed over r:
-    the mean under the joint law minus the mean under the product law, which is 0 in expectation. Raises
-    ValueError for bad tables, alphas outside [0, 1], fewer than 2 datasets, or a test table with other candidates.
+    Averages over the posteriors, not over one draw from each. W depends on S through the minimiser
+    r* alone, so I(S;W) = I(r*;W). The gap is alpha times the covariance of {r* = r} with the risk
+    deficit of r, summed over r: the mean under the joint law minus the mean under the product law,
+    which is 0 in expectation. Raises ValueError for bad tables, alphas outside [0, 1], fewer than 2
+    datasets, or a test table with other candidates.
     """
     pool = as_losses(pool)
     test = pool if test is None else as_losses(test, "test")
     if test.shape[1] != pool.shape[1]:
-        raise ValueError(f"test has {test.shape[1]} candidates, pool has {pool.shape[1]}; they must be the same bank")
+        raise ValueError(
+            f"test has {test.shape[1]} candidates, pool has {pool.shape[1]}; they must be the same bank"
+        )
     risks = empirical_risks(pool, sample_size, as_count(n_datasets, "n_datasets", at_least=2), rng)
     return _alpha_curve(risks, pool.mean(axis=0), test.mean(axis=0), alphas, sample_size)
 
@@ -118,23 +131,31 @@ def alpha_mixture_grid(
     n_datasets: int = 1000,
     seed: int = 0,
 ) -> dict[tuple[int, int, int, int], AlphaCurve]:
-    """`alpha_curve` at every combination of P1's unpublished sizes, keyed (dimension, experts, candidates, m).
+    """`alpha_curve` at every combination of P1's unpublished sizes, keyed (dimension, experts,
+    candidates, m).
 
-    Candidates are drawn independently, so the first of a large bank are a smaller bank: one table serves all
-    candidate counts at a (dimension, experts), and one set of datasets all of them at an m.
+    Candidates are drawn independently, so the first of a large bank are a smaller bank: one table
+    serves all candidate counts at a (dimension, experts), and one set of datasets all of them at an
+    m.
     """
     curves = {}
     for dimension in dimensions:
         for n_experts in expert_counts:
             rng = np.random.default_rng([seed, dimension, n_experts])
-            losses = moe_bank_losses(dimension, n_experts, max(candidate_counts), n_inputs + n_test, rng)
+            losses = moe_bank_losses(
+                dimension, n_experts, max(candidate_counts), n_inputs + n_test, rng
+            )
             pool, test = losses[:n_inputs], losses[n_inputs:]
             pool_risks, test_risks = pool.mean(axis=0), test.mean(axis=0)
             for m in sample_sizes:
-                risks = empirical_risks(pool, m, as_count(n_datasets, "n_datasets", at_least=2), rng)
+                risks = empirical_risks(
+                    pool, m, as_count(n_datasets, "n_datasets", at_least=2), rng
+                )
                 for k in candidate_counts:
                     key = (dimension, n_experts, k, m)
-                    curves[key] = _alpha_curve(risks[:, :k], pool_risks[:k], test_risks[:k], alphas, m)
+                    curves[key] = _alpha_curve(
+                        risks[:, :k], pool_risks[:k], test_risks[:k], alphas, m
+                    )
     return curves
 
 
@@ -143,10 +164,13 @@ def _alpha_curve(risks, pool_risks, test_risks, alphas, sample_size) -> AlphaCur
     n_datasets, n_candidates = risks.shape
     picked = risks.argmin(axis=1)
     frequencies = np.bincount(picked, minlength=n_candidates) / n_datasets
-    # given the minimiser, W comes from a symmetric channel that alpha alone decides: H(W|S) is that of any of its rows
+    # given the minimiser, W comes from a symmetric channel that alpha alone decides: H(W|S) is that
+    # of any of its rows
     laws = np.eye(n_candidates)[0], frequencies
     row, marginals = (np.array([mix_with_uniform(law, alpha) for alpha in alphas]) for law in laws)
-    information = np.maximum(0, scipy.special.entr(marginals).sum(axis=1) - scipy.special.entr(row).sum(axis=1))
+    information = np.maximum(
+        0, scipy.special.entr(marginals).sum(axis=1) - scipy.special.entr(row).sum(axis=1)
+    )
     deficits = pool_risks - risks
     excess = deficits[np.arange(n_datasets), picked] - deficits @ frequencies
     gap = alphas * excess.mean() * n_datasets / (n_datasets - 1)
@@ -177,18 +201,22 @@ class BscSelection:
 
     @property
     def excess(self) -> float:
-        """E[p_W] - D(R_g) >= 0, by Jensen's inequality: how far the mean point lies above the curve"""
+        """E[p_W] - D(R_g) >= 0, by Jensen's inequality: how far the mean point lies above the
+        curve"""
         return self.risk - self.distortion
 
 
 def bsc_posteriors(candidates, flips, sample_size: int, inverse_temperature: float) -> np.ndarray:
-    """Tempered posteriors (K, J) over candidate crossovers (J,) after `flips` (K,) among sample_size bits.
+    """Tempered posteriors (K, J) over candidate crossovers (J,) after `flips` (K,) among
+    sample_size bits.
 
     q(j|S) is proportional to likelihood^beta, and S enters through its number of flips alone.
     """
     candidates = _crossovers(candidates)
     flips = as_interval(flips, "flips", 0, sample_size)[..., None]
-    surprise = -scipy.special.xlogy(flips, candidates) - scipy.special.xlogy(sample_size - flips, 1 - candidates)
+    surprise = -scipy.special.xlogy(flips, candidates) - scipy.special.xlogy(
+        sample_size - flips, 1 - candidates
+    )
     return gibbs_posterior(surprise, inverse_temperature)
 
 
@@ -202,13 +230,16 @@ def bsc_selection(
 ) -> BscSelection:
     """P1 experiment 2: learn a crossover from m bits of a BSC(crossover) by the tempered posterior.
 
-    With `n_datasets` it is the paper's Monte Carlo: M datasets, one index drawn from each posterior. With None it
-    is exact: S acts through K ~ Binomial(m, p*), so I(S;W) = I(K;W) is a sum of m + 1 terms.
+    With `n_datasets` it is the paper's Monte Carlo: M datasets, one index drawn from each
+    posterior. With None it is exact: S acts through K ~ Binomial(m, p*), so I(S;W) = I(K;W) is a
+    sum of m + 1 terms.
     """
     candidates, sample_size = _crossovers(candidates), as_count(sample_size, "sample_size")
     crossover = as_interval(crossover, "crossover", 0, 1)
     if n_datasets is None:
-        weights, _, posteriors = _exact_posteriors(candidates, crossover, sample_size, inverse_temperature)
+        weights, _, posteriors = _exact_posteriors(
+            candidates, crossover, sample_size, inverse_temperature
+        )
         marginal = drawn = weights @ posteriors
         information, error = mutual_information(posteriors, weights), 0.0
     else:
@@ -223,15 +254,19 @@ def bsc_selection(
     return BscSelection(information, error, risk, rate, marginal)
 
 
-def bsc_threshold(candidates, crossover: float, sample_size: int, sigma: float = 1.0, highest: float = 100.0) -> float:
-    """The inverse temperature up to which the mean risk E[p_W] lies above P1's (13), D(R_g) + sigma sqrt(2 I/m).
+def bsc_threshold(
+    candidates, crossover: float, sample_size: int, sigma: float = 1.0, highest: float = 100.0
+) -> float:
+    """The inverse temperature up to which the mean risk E[p_W] lies above P1's (13), D(R_g) + sigma
+    sqrt(2 I/m).
 
-    Searched on [1e-4, highest] with exact sums, to a relative 1e-3: inf if it lies above even at `highest`, 0 if
-    nowhere.
+    Searched on [1e-4, highest] with exact sums, to a relative 1e-3: inf if it lies above even at
+    `highest`, 0 if nowhere.
     """
 
     def margin(log_beta):
-        # compared on the rate axis, where no entropy has to be inverted: D(R) falls, so both have the same sign
+        # compared on the rate axis, where no entropy has to be inverted: D(R) falls, so both have
+        # the same sign
         point = bsc_selection(candidates, crossover, sample_size, float(np.exp(log_beta)))
         allowed = point.risk - xu_raginsky_bound(point.information, sample_size, sigma)
         return float(bsc_rate(max(allowed, 0.0))) - point.rate
@@ -247,20 +282,29 @@ def bsc_threshold(candidates, crossover: float, sample_size: int, sigma: float =
     return float(np.exp(scipy.optimize.brentq(margin, grid[last], grid[last + 1], xtol=1e-3)))
 
 
-def bsc_label_gap(candidates, crossover: float, sample_size: int, inverse_temperature: float) -> float:
-    """E[R(W) - R_S(W)], exactly, when model j's output T = BSC_j(X) is charged for differing from the label Y.
+def bsc_label_gap(
+    candidates, crossover: float, sample_size: int, inverse_temperature: float
+) -> float:
+    """E[R(W) - R_S(W)], exactly, when model j's output T = BSC_j(X) is charged for differing from
+    the label Y.
 
-    Then R_S(j) = p_j (1 - K/m) + (1 - p_j) K/m, so the gap is E[(1 - 2 p_W)(p* - K/m)]. It is never negative: more
-    flips make larger crossovers likelier.
+    Then R_S(j) = p_j (1 - K/m) + (1 - p_j) K/m, so the gap is E[(1 - 2 p_W)(p* - K/m)]. It is never
+    negative: more flips make larger crossovers likelier.
     """
     candidates, sample_size = _crossovers(candidates), as_count(sample_size, "sample_size")
     crossover = as_interval(crossover, "crossover", 0, 1)
-    weights, flips, posteriors = _exact_posteriors(candidates, crossover, sample_size, inverse_temperature)
-    return max(0.0, float((weights * (crossover - flips / sample_size)) @ posteriors @ (1 - 2 * candidates)))
+    weights, flips, posteriors = _exact_posteriors(
+        candidates, crossover, sample_size, inverse_temperature
+    )
+    return max(
+        0.0,
+        float((weights * (crossover - flips / sample_size)) @ posteriors @ (1 - 2 * candidates)),
+    )
 
 
 def _exact_posteriors(candidates, crossover, sample_size, inverse_temperature):
-    """Probabilities (K,), numbers (K,) and tempered posteriors (K, J) of the flips, but for a mass below rounding."""
+    """Probabilities (K,), numbers (K,) and tempered posteriors (K, J) of the flips, but for a mass
+    below rounding."""
     flips = np.arange(sample_size + 1)
     weights = scipy.stats.binom.pmf(flips, sample_size, crossover)
     possible = weights > 1e-30

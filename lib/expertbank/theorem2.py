@@ -1,7 +1,9 @@
-"""P1's Theorem 2 with every term measured, for a learner that selects one gate from a finite family. Nats.
+"""P1's Theorem 2 with every term measured, for a learner that selects one gate from a finite
+family. Nats.
 
-The sample S and the population are of inputs that no gate was trained on; S is drawn from a pool that is itself the
-exact population, so that risks, rates and D(R) of the pool are known and only the datasets are sampled.
+The sample S and the population are of inputs that no gate was trained on; S is drawn from a pool
+that is itself the exact population, so that risks, rates and D(R) of the pool are known and only
+the datasets are sampled.
 """
 
 from __future__ import annotations
@@ -12,17 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from expertbank._checks import SUM_TOLERANCE, as_count, as_interval, as_losses
-from expertbank.bank import ExpertBank
 from expertbank.bounds import theorem2_bound
-from expertbank.gates import DECISIONS, GateSweep
-from expertbank.information import algorithmic_information, entropy
+from expertbank.information import algorithmic_information
 from expertbank.learners import alpha_mixture, empirical_risks
 from expertbank.rate_distortion import RateDistortionCurve
 
 
 @dataclass(frozen=True)
 class Theorem2Terms:
-    """Both sides of P1's (8) and (10) for A values of the learner's parameter, arrays (A,) unless said otherwise."""
+    """Both sides of P1's (8) and (10) for A values of the learner's parameter, arrays (A,) unless
+    said otherwise."""
 
     parameter: np.ndarray
     """alpha of the alpha-mixture, or whatever the learner takes"""
@@ -53,12 +54,15 @@ class Theorem2Terms:
 
     @property
     def excess(self) -> np.ndarray:
-        """the smallest delta_m with which (8) holds, E[R_S(W)] - E[D(I_W)]; negative where (8) holds with room"""
+        """the smallest delta_m with which (8) holds, E[R_S(W)] - E[D(I_W)]; negative where (8)
+        holds with room"""
         return self.train_risk - self.distortion
 
     def bound(self, sigma: float = 0.5) -> np.ndarray:
         """The right side of (10) with that delta_m, or with 0 where it is negative."""
-        return theorem2_bound(self.distortion, self.information, self.sample_size, np.maximum(0, self.excess), sigma)
+        return theorem2_bound(
+            self.distortion, self.information, self.sample_size, np.maximum(0, self.excess), sigma
+        )
 
 
 def theorem2_terms(
@@ -71,29 +75,43 @@ def theorem2_terms(
     rng: np.random.Generator | int = 0,
     learner: Callable = alpha_mixture,
 ) -> Theorem2Terms:
-    """Draw M datasets from the pool, let the learner select a gate from each, and measure P1's (8) and (10).
+    """Draw M datasets from the pool, let the learner select a gate from each, and measure P1's (8)
+    and (10).
 
-    gate_losses (N, K) in [0, 1] is the expected loss of K gates on the pool's inputs, rates (K,) their I(X;T) there in
-    nats, `curve` the certified D(R) of the same pool, of which the lower end is taken. alpha is one value or a list;
-    all see the same datasets. learner(risks, alpha) maps risks (M, K) to posteriors: `alpha_mixture` or
-    `gibbs_posterior`. The gap is estimated as minus the covariance of posterior and risk over the datasets, summed
-    over gates: a gate that is selected at random has none, and adds no noise. Raises ValueError for losses outside
-    [0, 1], rates that are negative or not one for each gate, or fewer than two datasets.
+    gate_losses (N, K) in [0, 1] is the expected loss of K gates on the pool's inputs, rates (K,)
+    their I(X;T) there in nats, `curve` the certified D(R) of the same pool, of which the lower end
+    is taken. alpha is one value or a list; all see the same datasets. learner(risks, alpha) maps
+    risks (M, K) to posteriors: `alpha_mixture` or `gibbs_posterior`. The gap is estimated as minus
+    the covariance of posterior and risk over the datasets, summed over gates: a gate that is
+    selected at random has none, and adds no noise. Raises ValueError for losses outside [0, 1],
+    rates that are negative or not one for each gate, or fewer than two datasets.
     """
-    losses, n_datasets = as_losses(gate_losses, "gate_losses"), as_count(n_datasets, "n_datasets", at_least=2)
+    losses, n_datasets = (
+        as_losses(gate_losses, "gate_losses"),
+        as_count(n_datasets, "n_datasets", at_least=2),
+    )
     as_interval(losses, "gate_losses", 0, 1 + SUM_TOLERANCE, allowed="[0, 1]")
     rates = np.asarray(as_interval(rates, "rates", 0, np.inf, allowed="numbers >= 0"))
     if rates.shape != losses.shape[1:]:
-        raise ValueError(f"rates has shape {rates.shape}; allowed is {losses.shape[1:]}, one for each gate")
+        raise ValueError(
+            f"rates has shape {rates.shape}; allowed is {losses.shape[1:]}, one for each gate"
+        )
     values = np.atleast_1d(np.asarray(alpha, dtype=float))
-    risks, population = empirical_risks(losses, sample_size, n_datasets, rng), losses.mean(axis=0, dtype=float)
+    risks, population = (
+        empirical_risks(losses, sample_size, n_datasets, rng),
+        losses.mean(axis=0, dtype=float),
+    )
     distortions = curve.lower(rates)
     rows = []
     for value in values.tolist():
         posteriors = learner(risks, value)
         found = algorithmic_information(posteriors)
         marginal = posteriors.mean(axis=0)
-        gaps = ((posteriors - marginal) * (population - risks)).sum(axis=1) * n_datasets / (n_datasets - 1)
+        gaps = (
+            ((posteriors - marginal) * (population - risks)).sum(axis=1)
+            * n_datasets
+            / (n_datasets - 1)
+        )
         information = min(max(0.0, found.information - found.bias), np.log(losses.shape[1]))
         error = gaps.std(ddof=1) / np.sqrt(n_datasets)
         rows.append((marginal, information, found.interval, gaps.mean(), error))
@@ -103,18 +121,3 @@ def theorem2_terms(
         values, sample_size, marginal, information, interval, marginal @ population, gap, error, mean_rate,
         marginal @ distortions, curve.lower(mean_rate),
     )  # fmt: skip
-
-
-def gate_family(sweep: GateSweep, bank: ExpertBank, decision: str = "soft") -> tuple[np.ndarray, np.ndarray]:
-    """Losses (N, K) on the bank's test split and rates (K,) there in nats of the shipped gates that see only x.
-
-    `"soft"` is expected loss and I(X;T); `"hard"` gates take the most probable expert: 0-1 loss, and the rate is H(T).
-    """
-    if decision not in DECISIONS:
-        raise ValueError(f"decision is {decision!r}; allowed are {DECISIONS}")
-    if decision == "soft":
-        return sweep.losses(bank.name), sweep.candidates(bank.name)["rate"]
-    chosen = sweep.chosen(bank.name)
-    losses = np.take_along_axis(bank.losses("test"), chosen, axis=1)
-    shares = [np.bincount(column, minlength=bank.n_experts) / len(column) for column in chosen.T]
-    return losses, entropy(shares)

@@ -1,14 +1,14 @@
-"""Any mixture of experts, seen through its router: counts that stream and merge, and a report on each layer."""
+"""Any mixture of experts, seen through its router: counts that stream and merge, and a report on
+each layer."""
 
-from expertbank.routers.files import read_routing, statistics_of
+from expertbank.routers.agreement import Agreement, compare_routing
+from expertbank.routers.formats import read_routing, statistics_of
 from expertbank.routers.hooks import Choice, record_routing
-from expertbank.routers.page import write_html
 from expertbank.routers.report import LayerReport, RoutingReport, routing_report
+from expertbank.routers.report_page import write_html
 from expertbank.routers.statistics import (
-    Agreement,
     LayerStatistics,
     RouterStatistics,
-    compare_routing,
     load_statistics,
     merge_statistics,
 )

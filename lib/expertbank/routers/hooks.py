@@ -1,10 +1,12 @@
-"""Record what the routers of a Hugging Face transformers model choose, by forward hooks on the router modules.
+"""Record what the routers of a Hugging Face transformers model choose, by forward hooks on the
+router modules.
 
-A router's logits do not tell its choice: DeepSeek-V3 takes the top k of sigmoid scores plus a bias, in a few of its
-groups, and Switch drops tokens beyond an expert's capacity. So nothing is computed again here: the experts and their
-weights are those that the router module returned, which is what the block hands to its experts. Routers are known by
-the name of their class; transformers itself is never imported, and torch only when a model is run. Shared experts,
-which serve every token, are not routed to and not counted.
+A router's logits do not tell its choice: DeepSeek-V3 takes the top k of sigmoid scores plus a bias,
+in a few of its groups, and Switch drops tokens beyond an expert's capacity. So nothing is computed
+again here: the experts and their weights are those that the router module returned, which is what
+the block hands to its experts. Routers are known by the name of their class; transformers itself is
+never imported, and torch only when a model is run. Shared experts, which serve every token, are not
+routed to and not counted.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ TRANSFORMERS = "5.23.0"  # the version whose modules the families below were che
 
 @dataclass(frozen=True)
 class Choice:
-    """What one router chose for n tokens of a batch, sequence by sequence: tensors or arrays, on any device.
+    """What one router chose for n tokens of a batch, sequence by sequence: tensors or arrays, on
+    any device.
 
-    chosen (n, k) integer experts, -1 where a slot is dropped; weights (n, k) >= 0 of any sum; probabilities (n, E),
-    rows that sum to 1, before the choice. Weights and probabilities may be None.
+    chosen (n, k) integer experts, -1 where a slot is dropped; weights (n, k) >= 0 of any sum;
+    probabilities (n, E), rows that sum to 1, before the choice. Weights and probabilities may be
+    None.
     """
 
     chosen: object
@@ -33,19 +37,23 @@ class Choice:
 
 
 def softmax_choice(module, arguments, output) -> Choice:
-    """Of a router that returns (logits (n, E), weights (n, k), experts (n, k)); probabilities: softmax of the logits.
+    """Of a router that returns (logits (n, E), weights (n, k), experts (n, k)); probabilities:
+    softmax of the logits.
 
-    The weights are the model's own: the chosen softmax entries, scaled to sum to 1 or not, or a softmax of the chosen
-    logits. An extractor for `record_routing(..., routers={name: softmax_choice})`.
+    The weights are the model's own: the chosen softmax entries, scaled to sum to 1 or not, or a
+    softmax of the chosen logits. An extractor for `record_routing(..., routers={name:
+    softmax_choice})`.
     """
     logits, weights, chosen = _three(module, output)
     return Choice(chosen, weights, logits.float().softmax(dim=-1))
 
 
 def sigmoid_choice(module, arguments, output) -> Choice:
-    """As `softmax_choice`, for scores that are sigmoids of the logits; probabilities: those scores over their sum.
+    """As `softmax_choice`, for scores that are sigmoids of the logits; probabilities: those scores
+    over their sum.
 
-    A bias that steers the choice (DeepSeek's e_score_correction_bias) is in the choice, not in the probabilities.
+    A bias that steers the choice (DeepSeek's e_score_correction_bias) is in the choice, not in the
+    probabilities.
     """
     logits, weights, chosen = _three(module, output)
     scores = logits.float().sigmoid()
@@ -53,7 +61,8 @@ def sigmoid_choice(module, arguments, output) -> Choice:
 
 
 def switch_choice(module, arguments, output) -> Choice:
-    """Of Switch's router: (dispatch (B, L, E) of zeros and ones, probability (B, L, 1), logits (B, L, E)).
+    """Of Switch's router: (dispatch (B, L, E) of zeros and ones, probability (B, L, 1), logits (B,
+    L, E)).
 
     A token beyond its expert's capacity has no one in its dispatch row: expert -1, weight 0.
     """
@@ -66,7 +75,8 @@ def switch_choice(module, arguments, output) -> Choice:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: the class of its router modules, how to read their output, what their probabilities are."""
+    """A kind of model: the class of its router modules, how to read their output, what their
+    probabilities are."""
 
     name: str
     router: str
@@ -74,14 +84,19 @@ class Family:
     probabilities: str = "softmax of the logits"
 
 
-FAMILIES = (
+MODEL_FAMILIES = (
     Family("Mixtral", "MixtralTopKRouter", softmax_choice),
     Family("OLMoE", "OlmoeTopKRouter", softmax_choice),
     Family("Qwen2-MoE", "Qwen2MoeTopKRouter", softmax_choice),
     Family("Qwen3-MoE", "Qwen3MoeTopKRouter", softmax_choice),
     Family("gpt-oss", "GptOssTopKRouter", softmax_choice),
     Family("Granite-MoE", "GraniteMoeTopKRouter", softmax_choice),
-    Family("DeepSeek-V3", "DeepseekV3TopkRouter", sigmoid_choice, "sigmoid scores over their sum, without the bias"),
+    Family(
+        "DeepSeek-V3",
+        "DeepseekV3TopkRouter",
+        sigmoid_choice,
+        "sigmoid scores over their sum, without the bias",
+    ),
     Family("Switch", "SwitchTransformersTop1Router", switch_choice),
 )
 
@@ -103,24 +118,30 @@ def record_routing(
             recorder(**tokenizer(texts, return_tensors="pt", padding=True), domain=domains)
         report = routing_report(recorder.statistics)
 
-    `statistics` to add to, or None: new ones with the sizes given here (0 = not kept; `n_tokens` is the size of the
-    vocabulary). `routers` maps names of modules to extractors `extract(module, arguments, output) -> Choice`, for
-    routers that are not in `FAMILIES`. Raises ValueError where no router is found.
+    `statistics` to add to, or None: new ones with the sizes given here (0 = not kept; `n_tokens` is
+    the size of the vocabulary). `routers` maps names of modules to extractors `extract(module,
+    arguments, output) -> Choice`, for routers that are not in `MODEL_FAMILIES`. Raises ValueError
+    where no router is found.
     """
     found = _find_routers(model, routers or {})
     if statistics is None:
         sizes = {"n_domains": n_domains, "n_positions": n_positions, "n_tokens": n_tokens}
-        statistics = RouterStatistics(*_experts_of(model, found), **sizes, relabellings=relabellings, seed=seed)
+        statistics = RouterStatistics(
+            *_experts_of(model, found), **sizes, relabellings=relabellings, seed=seed
+        )
     return RoutingRecorder(model, statistics, found)
 
 
 class RoutingRecorder:
-    """Made by `record_routing`. Within `with`, hooks sit on the routers and the model is in evaluation mode.
+    """Made by `record_routing`. Within `with`, hooks sit on the routers and the model is in
+    evaluation mode.
 
-    On leaving, also by an exception, the hooks are gone and every module is back in the mode that it was in.
+    On leaving, also by an exception, the hooks are gone and every module is back in the mode that
+    it was in.
 
-    `statistics` holds what has been recorded; `layers` maps the names of router modules to the names of layers in it:
-    the number in the module's path where it tells the layers apart, else the path.
+    `statistics` holds what has been recorded; `layers` maps the names of router modules to the
+    names of layers in it: the number in the module's path where it tells the layers apart, else the
+    path.
     """
 
     def __init__(self, model, statistics: RouterStatistics, routers: Mapping[str, Callable]):
@@ -148,20 +169,26 @@ class RoutingRecorder:
         self._handles, self._modes = [], {}
 
     def __call__(self, *, domain=None, sequence=None, **inputs):
-        """Run the model on one batch without gradients, add its routing to `statistics`, return the model's output.
+        """Run the model on one batch without gradients, add its routing to `statistics`, return the
+        model's output.
 
-        inputs   what the model takes: `input_ids` (B, L), and `attention_mask` (B, L) where there is padding;
-                 `decoder_input_ids` and `decoder_attention_mask` for a model with a decoder of its own
-        domain   one integer, one a sequence (B,), or one a token (B, L)
-        sequence the like; by default each row of each batch is a sequence of its own, numbered through
+        inputs   what the model takes: `input_ids` (B, L), and `attention_mask` (B, L) where there
+        is padding;
+                 `decoder_input_ids` and `decoder_attention_mask` for a model with a decoder of its
+                 own
+        domain   one integer, one a sequence (B,), or one a token (B, L) sequence the like; by
+        default each row of each batch is a sequence of its own, numbered through
 
-        Positions count the tokens of a row that are not padding, or are `position_ids` where they are given. Nothing
-        is added when the model fails. Calls of the model past the recorder are not recorded.
+        Positions count the tokens of a row that are not padding, or are `position_ids` where they
+        are given. Nothing is added when the model fails. Calls of the model past the recorder are
+        not recorded.
         """
         import torch
 
         if not self._handles:
-            raise ValueError("the recorder is not in use; call it inside `with record_routing(model) as recorder:`")
+            raise ValueError(
+                "the recorder is not in use; call it inside `with record_routing(model) as recorder:`"
+            )
         device = next(self.model.parameters()).device
         inputs = {name: _on(device, value) for name, value in inputs.items()}
         sides = {self._side(name) for name in self._routers} | {""}
@@ -170,11 +197,16 @@ class RoutingRecorder:
         try:
             with torch.no_grad():
                 output = self.model(**inputs)
-            updates = [(name, _arrays(name, choice, labels[self._side(name)])) for name, choice in self._seen]
+            updates = [
+                (name, _arrays(name, choice, labels[self._side(name)]))
+                for name, choice in self._seen
+            ]
         finally:
             self._seen = None
         if not updates:
-            raise ValueError("the model ran and no router was called: are its layers replaced or compiled?")
+            raise ValueError(
+                "the model ran and no router was called: are its layers replaced or compiled?"
+            )
         for name, arrays in updates:
             self.statistics.update(self.layers[name], **arrays)
         self._n_sequences += _grid(inputs, "")[0]
@@ -185,14 +217,17 @@ class RoutingRecorder:
             if self._seen is not None:
                 choice = extract(module, arguments, output)
                 if not isinstance(choice, Choice):
-                    raise ValueError(f"the extractor of {name} returned {type(choice).__name__}; allowed is a Choice")
+                    raise ValueError(
+                        f"the extractor of {name} returned {type(choice).__name__}; allowed is a Choice"
+                    )
                 values = (choice.chosen, choice.weights, choice.probabilities)
                 self._seen.append((name, Choice(*(_to_numpy(value) for value in values))))
 
         return hook
 
     def _side(self, name: str) -> str:
-        """Prefix of the inputs that the router at `name` sees: the decoder of an encoder-decoder has its own."""
+        """Prefix of the inputs that the router at `name` sees: the decoder of an encoder-decoder
+        has its own."""
         two = getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
         return "decoder_" if two and "decoder" in name.split(".") else ""
 
@@ -207,10 +242,14 @@ class RoutingRecorder:
         if self.statistics.n_positions:
             given = inputs.get("position_ids") if not side else None
             counted = np.maximum(mask.cumsum(axis=1) - 1, 0)
-            labels["position"] = _spread(counted[:, -length:] if given is None else given, "position_ids", grid)
+            labels["position"] = _spread(
+                counted[:, -length:] if given is None else given, "position_ids", grid
+            )
         if self.statistics.n_tokens:
             if inputs.get(f"{side}input_ids") is None:
-                raise ValueError(f"statistics of tokens (n_tokens) need {side}input_ids, not {side}inputs_embeds")
+                raise ValueError(
+                    f"statistics of tokens (n_tokens) need {side}input_ids, not {side}inputs_embeds"
+                )
             labels["token"] = _spread(inputs[f"{side}input_ids"], f"{side}input_ids", grid)
         return {**labels, "mask": mask[:, -length:].ravel()}
 
@@ -218,18 +257,28 @@ class RoutingRecorder:
 def _find_routers(model, own: Mapping[str, Callable]) -> dict[str, Callable]:
     """Extractor of each router module by the module's name, in the model's order."""
     if not hasattr(model, "named_modules"):
-        raise ValueError(f"model is a {type(model).__name__}; allowed is a torch module of transformers")
+        raise ValueError(
+            f"model is a {type(model).__name__}; allowed is a torch module of transformers"
+        )
     names = dict(model.named_modules())
     if unknown := sorted(set(own) - set(names)):
-        raise ValueError(f"routers names {unknown}, which the model has not; it has, for one, {list(names)[-1]!r}")
-    known = {family.router: family.choice for family in FAMILIES}
-    found = {name: known[type(module).__name__] for name, module in names.items() if type(module).__name__ in known}
+        raise ValueError(
+            f"routers names {unknown}, which the model has not; it has, for one, {list(names)[-1]!r}"
+        )
+    known = {family.router: family.choice for family in MODEL_FAMILIES}
+    found = {
+        name: known[type(module).__name__]
+        for name, module in names.items()
+        if type(module).__name__ in known
+    }
     found = {name: own.get(name, found.get(name)) for name in names if name in own or name in found}
     if not found:
-        near = [name for name in names if name.split(".")[-1] in ("gate", "router", "block_sparse_moe")]
+        near = [
+            name for name in names if name.split(".")[-1] in ("gate", "router", "block_sparse_moe")
+        ]
         raise ValueError(
             f"no known router in {type(model).__name__}. Known are those of "
-            f"{', '.join(family.name for family in FAMILIES)}, as transformers {TRANSFORMERS} builds them"
+            f"{', '.join(family.name for family in MODEL_FAMILIES)}, as transformers {TRANSFORMERS} builds them"
             + (f"; modules here that may be routers: {near[:3]}" if near else "")
             + ". For another model pass routers={'path.of.router': extract}, or give arrays of your own to "
             "RouterStatistics.update(layer, chosen=..., weights=..., probabilities=...)"
@@ -240,7 +289,9 @@ def _find_routers(model, own: Mapping[str, Callable]) -> dict[str, Callable]:
 def _experts_of(model, names) -> tuple[int, int]:
     """Numbers of experts and of chosen ones, (E, k), as the router modules say."""
     modules = [model.get_submodule(name) for name in names]
-    sizes = {(getattr(module, "num_experts", None), getattr(module, "top_k", 1)) for module in modules}
+    sizes = {
+        (getattr(module, "num_experts", None), getattr(module, "top_k", 1)) for module in modules
+    }
     if len(sizes) > 1 or any(n_experts is None for n_experts, _ in sizes):
         raise ValueError(
             f"routers say that they have (experts, chosen) = {sorted(sizes, key=str)}; where they do not all say the "
@@ -262,7 +313,9 @@ def _layer_names(names: list[str]) -> dict[str, int | str]:
 def _three(module, output) -> tuple:
     """The three tensors that a router of transformers 5 returns."""
     if not isinstance(output, tuple) or len(output) != 3:
-        shown = f"{len(output)} values" if isinstance(output, tuple) else f"a {type(output).__name__}"
+        shown = (
+            f"{len(output)} values" if isinstance(output, tuple) else f"a {type(output).__name__}"
+        )
         raise ValueError(
             f"{type(module).__name__} returned {shown}, not three: its layout is not that of transformers "
             f"{TRANSFORMERS}; pass routers={{name: extract}} with an extractor for it"
@@ -295,17 +348,22 @@ def _grid(inputs: Mapping, side: str) -> tuple[int, int]:
     for name in ("input_ids", "inputs_embeds"):
         if inputs.get(side + name) is not None:
             return tuple(inputs[side + name].shape[:2])
-    raise ValueError(f"neither {side}input_ids nor {side}inputs_embeds is among the inputs {sorted(inputs)}")
+    raise ValueError(
+        f"neither {side}input_ids nor {side}inputs_embeds is among the inputs {sorted(inputs)}"
+    )
 
 
 def _mask(inputs: Mapping, side: str, grid: tuple[int, int]) -> np.ndarray:
-    """True where a token counts; longer than the grid where the model keeps earlier tokens in a cache."""
+    """True where a token counts; longer than the grid where the model keeps earlier tokens in a
+    cache."""
     mask = inputs.get(f"{side}attention_mask")
     if mask is None:
         return np.ones(grid, bool)
     mask = _to_numpy(mask) > 0
     if mask.ndim != 2 or mask.shape[0] != grid[0] or mask.shape[1] < grid[1]:
-        raise ValueError(f"{side}attention_mask has shape {mask.shape}; allowed is {grid}, 0 where there is padding")
+        raise ValueError(
+            f"{side}attention_mask has shape {mask.shape}; allowed is {grid}, 0 where there is padding"
+        )
     return mask
 
 
@@ -317,7 +375,9 @@ def _spread(labels, name: str, grid: tuple[int, int]) -> np.ndarray:
     if labels.shape == grid[:1]:
         labels = labels[:, None]
     elif labels.shape not in ((), grid, (1, grid[1])):
-        raise ValueError(f"{name} has shape {labels.shape}; allowed is ({grid[0]},), one a sequence, or {grid}")
+        raise ValueError(
+            f"{name} has shape {labels.shape}; allowed is ({grid[0]},), one a sequence, or {grid}"
+        )
     return np.broadcast_to(labels, grid).ravel()
 
 
@@ -329,5 +389,9 @@ def _arrays(name: str, choice: Choice, labels: dict) -> dict:
             f"{name} saw {len(choice.chosen)} tokens in one call, the batch has {n_tokens} with padding; "
             "models that route in chunks need smaller batches or an extractor of their own"
         )
-    found = {"chosen": choice.chosen, "weights": choice.weights, "probabilities": choice.probabilities}
+    found = {
+        "chosen": choice.chosen,
+        "weights": choice.weights,
+        "probabilities": choice.probabilities,
+    }
     return {**found, **labels}

@@ -1,4 +1,5 @@
-"""A report on a router, layer by layer, from its statistics: numbers, how to read them, a table and JSON. Nats."""
+"""A report on a router, layer by layer, from its statistics: numbers, how to read them, a table and
+JSON. Nats."""
 
 from __future__ import annotations
 
@@ -12,8 +13,15 @@ import numpy as np
 import scipy
 
 import expertbank.routers.measures as measures
-from expertbank.information import binary_entropy, entropy
-from expertbank.routers.statistics import Agreement, LayerStatistics, RouterStatistics
+from expertbank.information import (
+    binary_entropy,
+    conditional_information,
+    entropy,
+    joint_bias,
+    joint_information,
+)
+from expertbank.routers.agreement import Agreement
+from expertbank.routers.statistics import LayerStatistics, RouterStatistics
 
 HIGH = 0.95  # quantile of the null
 WIDTH = 110  # of text in a terminal
@@ -23,7 +31,8 @@ MOST_NAMED = 12  # dead experts of a layer that a note names; JSON has all
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a number of the report is called, which table it stands in, and one sentence on how to read it."""
+    """How a number of the report is called, which table it stands in, and one sentence on how to
+    read it."""
 
     label: str
     group: str
@@ -32,7 +41,8 @@ class Quantity:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer; None where its statistics do not hold what a number needs. `QUANTITIES` explains each field."""
+    """One layer; None where its statistics do not hold what a number needs. `QUANTITIES` explains
+    each field."""
 
     layer: int | str
     tokens: int
@@ -205,7 +215,8 @@ class RoutingReport:
     n_chosen: int
     layers: tuple[LayerReport, ...]
     pooled_balance_loss: float | None
-    """E sum_i f_i P_i with f and P averaged over layers first, as transformers does (there times k)"""
+    """E sum_i f_i P_i with f and P averaged over layers first, as transformers does (there times
+    k)"""
 
     def groups(self) -> dict[str, list[str]]:
         """Fields by table, only those that some layer has."""
@@ -216,11 +227,15 @@ class RoutingReport:
         return found
 
     def table(self, explain: bool = False) -> str:
-        """Plain text for a terminal: a table a group, a line a layer; `explain` adds a sentence on every number."""
+        """Plain text for a terminal: a table a group, a line a layer; `explain` adds a sentence on
+        every number."""
         lines = [self.title(), ""]
         for group, names in self.groups().items():
             heads = ["layer", *(QUANTITIES[name].label for name in names)]
-            rows = [[str(layer.layer), *(shown(getattr(layer, name)) for name in names)] for layer in self.layers]
+            rows = [
+                [str(layer.layer), *(shown(getattr(layer, name)) for name in names)]
+                for layer in self.layers
+            ]
             widths = [max(map(len, column)) for column in zip(heads, *rows)]
             lines.append(group)
             for row in (heads, ["-" * width for width in widths], *rows):
@@ -232,20 +247,27 @@ class RoutingReport:
                 for name in names:
                     head, text = QUANTITIES[name].label.ljust(width), QUANTITIES[name].text
                     lines.append(
-                        textwrap.fill(text, WIDTH, initial_indent=f"  {head}  ", subsequent_indent=" " * (width + 4))
+                        textwrap.fill(
+                            text,
+                            WIDTH,
+                            initial_indent=f"  {head}  ",
+                            subsequent_indent=" " * (width + 4),
+                        )
                     )
                 lines.append("")
-        return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in self.notes())]).rstrip() + "\n"
+        return (
+            "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in self.notes())]).rstrip()
+            + "\n"
+        )
 
     def title(self) -> str:
         """One line: what was counted."""
         layers = f"{len(self.layers)} layer" + ("s" if len(self.layers) > 1 else "")
-        return (
-            f"{layers}, {self.n_experts} experts, {self.n_chosen} a token; nats, log E = {np.log(self.n_experts):.4f}"
-        )
+        return f"{layers}, {self.n_experts} experts, {self.n_chosen} a token; nats, log E = {np.log(self.n_experts):.4f}"
 
     def notes(self) -> list[str]:
-        """What needs a sentence: dead experts, and the pooled balance loss beside the worst layer's."""
+        """What needs a sentence: dead experts, and the pooled balance loss beside the worst
+        layer's."""
         notes = []
         for layer in self.layers:
             if layer.dead_experts:
@@ -261,8 +283,12 @@ class RoutingReport:
         return notes
 
     def json(self) -> dict:
-        """Everything as plain dicts and lists that `json.dumps` takes; what is not known is None."""
-        layers = [{name: _plain(value) for name, value in dataclasses.asdict(layer).items()} for layer in self.layers]
+        """Everything as plain dicts and lists that `json.dumps` takes; what is not known is
+        None."""
+        layers = [
+            {name: _plain(value) for name, value in dataclasses.asdict(layer).items()}
+            for layer in self.layers
+        ]
         return {
             "units": "nats",
             "n_experts": self.n_experts,
@@ -274,24 +300,35 @@ class RoutingReport:
 
 
 def routing_report(
-    statistics: RouterStatistics, agreements: Mapping[int | str, Agreement] | None = None, layers=None
+    statistics: RouterStatistics,
+    agreements: Mapping[int | str, Agreement] | None = None,
+    layers=None,
 ) -> RoutingReport:
-    """The report on a router's statistics; `agreements` (layer -> Agreement) adds a comparison with another run.
+    """The report on a router's statistics; `agreements` (layer -> Agreement) adds a comparison with
+    another run.
 
-    `layers` picks some, in that order. Raises ValueError where there is no such layer, or none at all.
+    `layers` picks some, in that order. Raises ValueError where there is no such layer, or none at
+    all.
     """
     if not isinstance(statistics, RouterStatistics):
-        raise ValueError(f"statistics is a {type(statistics).__name__}; allowed is a RouterStatistics")
+        raise ValueError(
+            f"statistics is a {type(statistics).__name__}; allowed is a RouterStatistics"
+        )
     known, agreements = statistics.layers, agreements or {}
     names = sorted(known, key=_natural) if layers is None else list(layers)
     for name in [*names, *agreements]:
         if name not in known:
-            raise ValueError(f"there is no layer {name!r}; allowed are {sorted(known, key=_natural)}")
+            raise ValueError(
+                f"there is no layer {name!r}; allowed are {sorted(known, key=_natural)}"
+            )
     if not names:
         raise ValueError("the statistics hold no layer; update them first")
     found = tuple(_layer_report(statistics, name, agreements.get(name)) for name in names)
     return RoutingReport(
-        statistics.n_experts, statistics.n_chosen, found, _pooled_balance_loss([known[name] for name in names])
+        statistics.n_experts,
+        statistics.n_chosen,
+        found,
+        _pooled_balance_loss([known[name] for name in names]),
     )
 
 
@@ -305,12 +342,17 @@ def shown(value) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.1e}" if 1e-9 < abs(value) < 1e-3 else f"{value:.4f}".replace("-0.0000", "0.0000")
+        return (
+            f"{value:.1e}"
+            if 1e-9 < abs(value) < 1e-3
+            else f"{value:.4f}".replace("-0.0000", "0.0000")
+        )
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def total_correlation(layer: LayerStatistics, n_experts: int) -> tuple[float, float]:
-    """sum_i h(P(i chosen)) - H(set) in nats, exact where sets were counted, and its Miller-Madow bias."""
+    """sum_i h(P(i chosen)) - H(set) in nats, exact where sets were counted, and its Miller-Madow
+    bias."""
     n = int(layer.sizes.sum())
     single = binary_entropy(layer.slots / n)
     seen = int((layer.sets > 0).sum())
@@ -319,10 +361,12 @@ def total_correlation(layer: LayerStatistics, n_experts: int) -> tuple[float, fl
 
 
 def chow_liu_information(layer: LayerStatistics) -> float:
-    """Lower bound of the total correlation in nats from pairs: the best tree of pairwise informations.
+    """Lower bound of the total correlation in nats from pairs: the best tree of pairwise
+    informations.
 
-    Chow & Liu (1968): the law of memberships that factorises along a tree and is closest to the truth has the
-    maximum spanning tree of I(i chosen; j chosen), whose sum is what of the total correlation the tree explains.
+    Chow & Liu (1968): the law of memberships that factorises along a tree and is closest to the
+    truth has the maximum spanning tree of I(i chosen; j chosen), whose sum is what of the total
+    correlation the tree explains.
     """
     n = int(layer.sizes.sum())
     single = layer.slots / n
@@ -337,20 +381,28 @@ def _best_tree(edges) -> float:
 
 
 def _tree_bias(information: float, n_experts: int, n_tokens: int) -> float:
-    """How far the best tree on n tokens lies above (E - 1) times the true information of every pair, in nats.
+    """How far the best tree on n tokens lies above (E - 1) times the true information of every
+    pair, in nats.
 
-    Each plug-in information is nearly a noncentral chi-squared variable over 2n, and the tree picks the largest, so
-    that (E - 1)/2n would be far too little; the mean of `TREES` draws.
+    Each plug-in information is nearly a noncentral chi-squared variable over 2n, and the tree picks
+    the largest, so that (E - 1)/2n would be far too little; the mean of `TREES` draws.
     """
-    draws = np.random.default_rng(0).normal(np.sqrt(2 * n_tokens * information), size=(TREES, n_experts, n_experts))
-    return float(np.mean([_best_tree(edges**2 / (2 * n_tokens)) for edges in draws])) - (n_experts - 1) * information
+    draws = np.random.default_rng(0).normal(
+        np.sqrt(2 * n_tokens * information), size=(TREES, n_experts, n_experts)
+    )
+    return (
+        float(np.mean([_best_tree(edges**2 / (2 * n_tokens)) for edges in draws]))
+        - (n_experts - 1) * information
+    )
 
 
 def _membership_information(both, one, other):
     """I(1{i chosen}; 1{j chosen}) in nats, elementwise, from P(both), P(i), P(j)."""
     cells = ((both, one, other), (one - both, one, 1 - other), (other - both, 1 - one, other))
     cells += ((1 - one - other + both, 1 - one, 1 - other),)
-    return sum(scipy.special.rel_entr(np.maximum(p, 0), np.maximum(a * b, 1e-300)) for p, a, b in cells).clip(min=0)
+    return sum(
+        scipy.special.rel_entr(np.maximum(p, 0), np.maximum(a * b, 1e-300)) for p, a, b in cells
+    ).clip(min=0)
 
 
 def _layer_report(statistics: RouterStatistics, name, agreement: Agreement | None) -> LayerReport:
@@ -363,16 +415,21 @@ def _layer_report(statistics: RouterStatistics, name, agreement: Agreement | Non
         found |= _sequences(layer, e)
     if layer.positions.any():
         counts = layer.positions.sum(axis=1)
-        found["position_information"] = measures.joint_information(counts)
-        found["position_bias"] = measures.joint_bias(counts)
+        found["position_information"] = joint_information(counts)
+        found["position_bias"] = joint_bias(counts)
     if layer.token_slots.any():
-        found["token_information"] = measures.joint_information(layer.token_slots)
-        found["token_bias"] = measures.joint_bias(layer.token_slots)
+        found["token_information"] = joint_information(layer.token_slots)
+        found["token_bias"] = joint_bias(layer.token_slots)
     # where loads without choices were added, memberships are not known
-    if statistics.n_chosen > 1 and 0 < layer.slots.sum() == layer.sizes @ np.arange(len(layer.sizes)):
+    if statistics.n_chosen > 1 and 0 < layer.slots.sum() == layer.sizes @ np.arange(
+        len(layer.sizes)
+    ):
         found |= _coactivation(layer, e)
     if agreement is not None:
-        rates = {key: getattr(agreement, key) for key in ("flip_rate", "chance_flip_rate", "matched_flip_rate")}
+        rates = {
+            key: getattr(agreement, key)
+            for key in ("flip_rate", "chance_flip_rate", "matched_flip_rate")
+        }
         found |= rates | {"agreement_information": agreement.information}
     return LayerReport(name, int(layer.tokens), **found)
 
@@ -381,7 +438,10 @@ def _rate(layer: LayerStatistics) -> dict:
     found = {}
     if layer.probable:
         mean = layer.probability_sum / layer.probable
-        softmax = (float(entropy(mean / mean.sum())), float(layer.probability_entropy / layer.probable))
+        softmax = (
+            float(entropy(mean / mean.sum())),
+            float(layer.probability_entropy / layer.probable),
+        )
         found["softmax_rate"] = max(0.0, softmax[0] - softmax[1])
     if layer.weighted:
         load = layer.weight_load / layer.weight_load.sum()
@@ -394,9 +454,18 @@ def _rate(layer: LayerStatistics) -> dict:
     elif layer.probable:
         kind, pair = "softmax", softmax
     else:  # loads alone, or every slot was dropped
-        return {"output_entropy": measures.renyi_entropy(layer.slots, 1)} if layer.slots.any() else found
+        return (
+            {"output_entropy": measures.renyi_entropy(layer.slots, 1)}
+            if layer.slots.any()
+            else found
+        )
     rate = max(0.0, pair[0] - pair[1])
-    return found | {"rate_of": kind, "rate": rate, "output_entropy": pair[0], "conditional_entropy": pair[1]}
+    return found | {
+        "rate_of": kind,
+        "rate": rate,
+        "output_entropy": pair[0],
+        "conditional_entropy": pair[1],
+    }
 
 
 def _load(layer: LayerStatistics, n_experts: int, n_chosen: int) -> dict:
@@ -425,14 +494,14 @@ def _load(layer: LayerStatistics, n_experts: int, n_chosen: int) -> dict:
 
 def _domains(layer: LayerStatistics, seed: int) -> dict:
     counts = layer.domains[layer.domains.any(axis=1)]
-    information, accuracy = measures.joint_information(counts), measures.load_purity(counts)
+    information, accuracy = joint_information(counts), measures.load_purity(counts)
     shares = counts.sum(axis=1) / counts.sum()
     label_entropy = float(entropy(shares))
     unit, null = _null(layer, counts, seed)
     found = {
         "domain_entropy": label_entropy,
         "domain_information": information,
-        "domain_bias": measures.joint_bias(counts),
+        "domain_bias": joint_bias(counts),
         "purity": measures.purity(counts),
         "load_purity": accuracy,
     }
@@ -446,9 +515,9 @@ def _domains(layer: LayerStatistics, seed: int) -> dict:
     if len(counts) > 1:
         found["fano_floor"] = measures.fano_floor(accuracy, label_entropy, len(counts))
     if layer.positions.any():
-        found["given_position"] = measures.conditional_information(layer.positions)
+        found["given_position"] = conditional_information(np.moveaxis(layer.positions, 0, -1))
         tables = [table for table in layer.positions if table.any()]
-        biases = [measures.joint_bias(table) * table.sum() for table in tables]
+        biases = [joint_bias(table) * table.sum() for table in tables]
         found["given_position_bias"] = float(sum(biases) / layer.positions.sum())
     return found
 
@@ -456,16 +525,18 @@ def _domains(layer: LayerStatistics, seed: int) -> dict:
 def _null(layer: LayerStatistics, counts, seed: int) -> tuple[str, np.ndarray]:
     """Unit and values (relabellings,) of I(D;T) under random domains, of as many as were seen.
 
-    Where every counted slot had a sequence, these are the statistics' pseudo-domains. Otherwise slots are dealt out
-    by the domains' shares, as if they were independent.
+    Where every counted slot had a sequence, these are the statistics' pseudo-domains. Otherwise
+    slots are dealt out by the domains' shares, as if they were independent.
     """
     tables, n_seen = layer.null, len(counts)
     if tables.size and (tables.sum(axis=(1, 2)) == counts.sum()).all():
         folded = [[table[d::n_seen].sum(axis=0) for d in range(n_seen)] for table in tables]
-        return "sequences", np.array([measures.joint_information(table) for table in folded])
+        return "sequences", np.array([joint_information(table) for table in folded])
     shares = counts.sum(axis=1) / counts.sum()
-    dealt = np.random.default_rng(seed).multinomial(counts.sum(axis=0), shares, size=(len(tables), counts.shape[1]))
-    return "slots", np.array([measures.joint_information(table.T) for table in dealt])
+    dealt = np.random.default_rng(seed).multinomial(
+        counts.sum(axis=0), shares, size=(len(tables), counts.shape[1])
+    )
+    return "slots", np.array([joint_information(table.T) for table in dealt])
 
 
 def _sequences(layer: LayerStatistics, n_experts: int) -> dict:
@@ -506,7 +577,9 @@ def _pooled_balance_loss(layers: list[LayerStatistics]) -> float | None:
     layers = [layer for layer in layers if layer.slots.any() and layer.probable]
     if not layers:
         return None
-    load, probabilities = (sum(getattr(layer, name) for layer in layers) for name in ("slots", "probability_sum"))
+    load, probabilities = (
+        sum(getattr(layer, name) for layer in layers) for name in ("slots", "probability_sum")
+    )
     return measures.balance_loss(load, probabilities)
 
 

@@ -1,7 +1,8 @@
 """What a router did, in constant memory: sums that grow batch by batch and add up over machines.
 
-T is the expert of a slot: a token that takes k experts fills k slots and counts k times, once for each, so every
-quantity that is made of counts speaks of the same T, and I(D;T) <= I(Seq;T) <= I(X;T) holds for the estimates too.
+T is the expert of a slot: a token that takes k experts fills k slots and counts k times, once for
+each, so every quantity that is made of counts speaks of the same T, and I(D;T) <= I(Seq;T) <=
+I(X;T) holds for the estimates too.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import scipy
 
 from expertbank._checks import as_count
-from expertbank.bank import write_atomically
-from expertbank.routers.measures import joint_information
+from expertbank._files import write_atomically
 
 FORMAT = "expertbank router statistics 1"
 MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above, only pairs are
@@ -29,7 +28,8 @@ TOLERANCE = 0.02  # how far a row of probabilities may miss 1: bfloat16 has thre
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums over the tokens of one layer; E experts, k slots, all arrays, of which two add up field by field.
+    """Sums over the tokens of one layer; E experts, k slots, all arrays, of which two add up field
+    by field.
 
     Counts are int64 and exact. Arrays of what was not asked for are empty.
     """
@@ -37,13 +37,15 @@ class LayerStatistics:
     tokens: np.ndarray
     """() tokens that counted"""
     sizes: np.ndarray
-    """(k + 1,) tokens by the number of experts they took; 0 is a token that was dropped altogether"""
+    """(k + 1,) tokens by the number of experts they took; 0 is a token that was dropped
+    altogether"""
     slots: np.ndarray
     """(E,) slots that each expert served"""
     pairs: np.ndarray
     """(E, E) tokens that took both experts, symmetric, zero on the diagonal"""
     sets: np.ndarray
-    """tokens by the set that they took, in the order of `RouterStatistics.sets`; empty above `MOST_SETS` sets"""
+    """tokens by the set that they took, in the order of `RouterStatistics.sets`; empty above
+    `MOST_SETS` sets"""
     weighted: np.ndarray
     """() tokens with weights"""
     weight_sum: np.ndarray
@@ -87,41 +89,64 @@ class LayerStatistics:
 
 
 class RouterStatistics:
-    """Statistics of all layers of a router, of constant size, fed with `update` and added with `merge` or `+`.
+    """Statistics of all layers of a router, of constant size, fed with `update` and added with
+    `merge` or `+`.
 
-    `n_experts` E and `n_chosen`, the most slots k of a token, are the same in all layers. `n_domains`, `n_positions`
-    and `n_tokens` (vocabulary) make room for counts by those labels; 0 leaves them out. Counts take 8 bytes each: the
-    table by token of a large vocabulary is the only big one.
+    `n_experts` E and `n_chosen`, the most slots k of a token, are the same in all layers.
+    `n_domains`, `n_positions` and `n_tokens` (vocabulary) make room for counts by those labels; 0
+    leaves them out. Counts take 8 bytes each: the table by token of a large vocabulary is the only
+    big one.
 
-    **Null of the domain information.** An exact permutation of domains over sequences needs all of them at once
-    (`measures.relabelled_information` does that for what fits into memory). Here each sequence draws `relabellings`
-    pseudo-domains from a hash of (seed, its id): uniform, independent of its experts, and the same in whatever batch
-    or machine it turns up, so that parts merge exactly. Ids must therefore differ between sequences, also between
-    updates: ids that come back share their pseudo-domains, which makes the null too high. Domains of unequal shares
-    have the same null to first order, since its mean depends on how many labels there are, not on how common they are.
+    **Null of the domain information.** An exact permutation of domains over sequences needs all of
+    them at once (`measures.relabelled_information` does that for what fits into memory). Here each
+    sequence draws `relabellings` pseudo-domains from a hash of (seed, its id): uniform, independent
+    of its experts, and the same in whatever batch or machine it turns up, so that parts merge
+    exactly. Ids must therefore differ between sequences, also between updates: ids that come back
+    share their pseudo-domains, which makes the null too high. Domains of unequal shares have the
+    same null to first order, since its mean depends on how many labels there are, not on how common
+    they are.
 
     Reduction on Dask, in bounded memory on every worker::
 
-        import dask.bag
-        statistics = dask.bag.from_sequence(files).map(statistics_of).fold(operator.add, split_every=8).compute()
+        import dask.bag statistics =
+        dask.bag.from_sequence(files).map(statistics_of).fold(operator.add, split_every=8).compute()
     """
 
     def __init__(
         self, n_experts: int, n_chosen: int, *, n_domains: int = 0, n_positions: int = 0, n_tokens: int = 0,
         relabellings: int = 20, seed: int = 0,
     ):  # fmt: skip
-        self.n_experts, self.n_chosen = as_count(n_experts, "n_experts"), as_count(n_chosen, "n_chosen")
+        self.n_experts, self.n_chosen = (
+            as_count(n_experts, "n_experts"),
+            as_count(n_chosen, "n_chosen"),
+        )
         if n_chosen > n_experts:
-            raise ValueError(f"n_chosen is {n_chosen}; allowed is at most {n_experts}, the number of experts")
-        self.n_domains, self.n_positions = as_count(n_domains, "n_domains", 0), as_count(n_positions, "n_positions", 0)
+            raise ValueError(
+                f"n_chosen is {n_chosen}; allowed is at most {n_experts}, the number of experts"
+            )
+        self.n_domains, self.n_positions = (
+            as_count(n_domains, "n_domains", 0),
+            as_count(n_positions, "n_positions", 0),
+        )
         self.n_tokens = as_count(n_tokens, "n_tokens", 0)
-        self.relabellings, self.seed = as_count(relabellings, "relabellings", 0), as_count(seed, "seed", 0)
+        self.relabellings, self.seed = (
+            as_count(relabellings, "relabellings", 0),
+            as_count(seed, "seed", 0),
+        )
         self.layers: dict[int | str, LayerStatistics] = {}
 
     @property
     def configuration(self) -> dict[str, int]:
         """What it was made with; two can be merged where these agree."""
-        names = ("n_experts", "n_chosen", "n_domains", "n_positions", "n_tokens", "relabellings", "seed")
+        names = (
+            "n_experts",
+            "n_chosen",
+            "n_domains",
+            "n_positions",
+            "n_tokens",
+            "relabellings",
+            "seed",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -135,22 +160,29 @@ class RouterStatistics:
     ) -> None:  # fmt: skip
         """Count n tokens of a layer. A refused batch leaves the statistics as they were.
 
-        `chosen` (n, <= k): distinct experts of each token in any order, -1 for a slot that was dropped or not used.
-        `weights`, of the same shape: what the experts' outputs were multiplied by, >= 0, of any sum.
-        `probabilities` (n, E): the router's softmax before the choice. `domain`, `sequence`, `position` and `token`
-        (n,): integers, -1 for unknown; they are counted against `chosen`. **All tokens of a sequence must come in one
-        update**: what crosses updates would be two sequences. `mask` (n,): True for tokens that count, False for
-        padding. Raises ValueError for anything else, and says what is allowed.
+        `chosen` (n, <= k): distinct experts of each token in any order, -1 for a slot that was
+        dropped or not used. `weights`, of the same shape: what the experts' outputs were multiplied
+        by, >= 0, of any sum. `probabilities` (n, E): the router's softmax before the choice.
+        `domain`, `sequence`, `position` and `token` (n,): integers, -1 for unknown; they are
+        counted against `chosen`. **All tokens of a sequence must come in one update**: what crosses
+        updates would be two sequences. `mask` (n,): True for tokens that count, False for padding.
+        Raises ValueError for anything else, and says what is allowed.
         """
         given = {"chosen": chosen, "weights": weights, "probabilities": probabilities}
         if chosen is None and probabilities is None:
-            raise ValueError("neither chosen nor probabilities is given; at least one of them is needed")
+            raise ValueError(
+                "neither chosen nor probabilities is given; at least one of them is needed"
+            )
         labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
         labels = {name: label for name, label in labels.items() if label is not None}
         if chosen is None and (labels or weights is not None):
             names = [*labels, *(["weights"] if weights is not None else [])]
-            raise ValueError(f"{', '.join(names)} without chosen; they are counted against the chosen experts")
-        n = next(len(np.atleast_1d(np.asarray(value))) for value in given.values() if value is not None)
+            raise ValueError(
+                f"{', '.join(names)} without chosen; they are counted against the chosen experts"
+            )
+        n = next(
+            len(np.atleast_1d(np.asarray(value))) for value in given.values() if value is not None
+        )
         keep = _as_mask(mask, n)
         amounts = {"tokens": int(keep.sum())}
         if chosen is not None:
@@ -158,13 +190,18 @@ class RouterStatistics:
             labels = {name: self._as_label(label, name, n, keep) for name, label in labels.items()}
             amounts |= self._choices(rows) | self._labels(rows, labels)
             if weights is not None:
-                amounts |= _weights(_as_numbers(weights, "weights", np.shape(chosen), keep), rows, self.n_experts)
+                amounts |= _weights(
+                    _as_numbers(weights, "weights", np.shape(chosen), keep), rows, self.n_experts
+                )
         if probabilities is not None:
-            amounts |= _probabilities(_as_numbers(probabilities, "probabilities", (n, self.n_experts), keep))
+            amounts |= _probabilities(
+                _as_numbers(probabilities, "probabilities", (n, self.n_experts), keep)
+            )
         self._layer(layer).add(**amounts)
 
     def add_load(self, layer: int | str, load) -> None:
-        """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and nothing else of it."""
+        """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
+        nothing else of it."""
         keep = np.ones(self.n_experts, bool)
         load = _as_integers(load, "load", (self.n_experts,), keep, None)
         if load.min() < 0:
@@ -172,10 +209,13 @@ class RouterStatistics:
         self._layer(layer).add(slots=load)
 
     def merge(self, other: RouterStatistics) -> RouterStatistics:
-        """A new one that has counted what both did; layers that only one of them knows are taken over."""
+        """A new one that has counted what both did; layers that only one of them knows are taken
+        over."""
         if not isinstance(other, RouterStatistics) or other.configuration != self.configuration:
             found = getattr(other, "configuration", type(other).__name__)
-            raise ValueError(f"cannot merge {found} into {self.configuration}; both must be made with the same numbers")
+            raise ValueError(
+                f"cannot merge {found} into {self.configuration}; both must be made with the same numbers"
+            )
         merged = RouterStatistics(**self.configuration)
         for part in (self, other):
             for name, layer in part.layers.items():
@@ -188,17 +228,23 @@ class RouterStatistics:
         """Write one npz, all of it or nothing; `load_statistics` reads it back. No pickles."""
         header = {"format": FORMAT, "sizes": self.configuration, "layers": list(self.layers)}
         arrays = {
-            f"{i}.{name}": array for i, layer in enumerate(self.layers.values()) for name, array in vars(layer).items()
+            f"{i}.{name}": array
+            for i, layer in enumerate(self.layers.values())
+            for name, array in vars(layer).items()
         }
         header = np.array(json.dumps(header))
-        write_atomically(Path(path), lambda file: np.savez_compressed(file, header=header, **arrays))
+        write_atomically(
+            Path(path), lambda file: np.savez_compressed(file, header=header, **arrays)
+        )
 
     @cached_property
     def sets(self) -> np.ndarray | None:
-        """Every set of at most k experts (sets, k), -1 for an empty slot, in the order of counting; None if too many.
+        """Every set of at most k experts (sets, k), -1 for an empty slot, in the order of counting;
+        None if too many.
 
-        Sets of one size follow each other by size, and within a size in the combinatorial number system: the set
-        c_1 < c_2 < ... has the number sum_i C(c_i, i), which needs no table to look up.
+        Sets of one size follow each other by size, and within a size in the combinatorial number
+        system: the set c_1 < c_2 < ... has the number sum_i C(c_i, i), which needs no table to look
+        up.
         """
         if self._binomials is None:
             return None
@@ -207,7 +253,11 @@ class RouterStatistics:
         k, parts = self.n_chosen, []
         for size in range(k + 1):
             members = np.array(list(combinations(range(self.n_experts), size)), dtype=np.int64)
-            parts.append(np.hstack([np.full((len(members), k - size), -1), members.reshape(len(members), size)]))
+            parts.append(
+                np.hstack(
+                    [np.full((len(members), k - size), -1), members.reshape(len(members), size)]
+                )
+            )
         rows = np.vstack(parts)
         return rows[np.argsort(self._set_numbers(rows))]
 
@@ -223,7 +273,9 @@ class RouterStatistics:
         there = rows >= 0
         place = np.cumsum(there, axis=1)
         first = np.concatenate([[0], self._binomials[-1].cumsum()])[there.sum(axis=1)]
-        return first + np.where(there, self._binomials[np.where(there, rows, 0), place], 0).sum(axis=1)
+        return first + np.where(there, self._binomials[np.where(there, rows, 0), place], 0).sum(
+            axis=1
+        )
 
     def _layer(self, name) -> LayerStatistics:
         name = int(name) if isinstance(name, np.integer) else name
@@ -231,7 +283,10 @@ class RouterStatistics:
             raise ValueError(f"layer is {name!r}; allowed is a number or a name")
         if name not in self.layers:
             self.layers[name] = LayerStatistics(
-                **{field.name: np.zeros(*self._shape(field.name)) for field in fields(LayerStatistics)}
+                **{
+                    field.name: np.zeros(*self._shape(field.name))
+                    for field in fields(LayerStatistics)
+                }
             )
         return self.layers[name]
 
@@ -243,13 +298,21 @@ class RouterStatistics:
             "domains": (d, e), "positions": (self.n_positions, max(d, 1), e), "token_slots": (self.n_tokens, e),
             "sequence_slots": (e,), "null": (self.relabellings, d, e),
         }  # fmt: skip
-        real = {"weight_sum", "weight_load", "weight_entropy", "probability_sum", "probability_entropy"}
+        real = {
+            "weight_sum",
+            "weight_load",
+            "weight_entropy",
+            "probability_sum",
+            "probability_entropy",
+        }
         return shapes.get(name, ()), float if name in real | {"sequence_entropy"} else np.int64
 
     def _as_label(self, label, name: str, n: int, keep) -> np.ndarray:
         room = {"domain": "n_domains", "position": "n_positions", "token": "n_tokens"}.get(name)
         if room and not getattr(self, room):
-            raise ValueError(f"{name} is given, but {room} is 0; make the statistics with {room}=... to count it")
+            raise ValueError(
+                f"{name} is given, but {room} is 0; make the statistics with {room}=... to count it"
+            )
         return _as_integers(label, name, (n,), keep, getattr(self, room) if room else None)
 
     def _choices(self, rows) -> dict:
@@ -265,18 +328,27 @@ class RouterStatistics:
             "pairs": upper + upper.T,
         }
         if self._binomials is not None:
-            amounts["sets"] = np.bincount(self._set_numbers(sorted_rows), minlength=int(self._binomials[-1].sum()))
+            amounts["sets"] = np.bincount(
+                self._set_numbers(sorted_rows), minlength=int(self._binomials[-1].sum())
+            )
         return amounts
 
     def _labels(self, rows, labels: dict) -> dict:
-        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and sequence, and the null."""
+        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and sequence,
+        and the null."""
         e, d, amounts = self.n_experts, self.n_domains, {}
         domain = labels.get("domain")
         if domain is not None:
             amounts["domains"] = _by_label(rows, domain, (d, e))
         if "position" in labels:
             position, shape = labels["position"], (self.n_positions, max(d, 1), e)
-            within = np.zeros_like(position) if d == 0 else np.full_like(position, -1) if domain is None else domain
+            within = (
+                np.zeros_like(position)
+                if d == 0
+                else np.full_like(position, -1)
+                if domain is None
+                else domain
+            )
             cell = np.where((position >= 0) & (within >= 0), position * shape[1] + within, -1)
             amounts["positions"] = _by_label(rows, cell, (shape[0] * shape[1], e)).reshape(shape)
         if "token" in labels:
@@ -290,7 +362,9 @@ class RouterStatistics:
                 "sequences": int((slots > 0).sum()),
                 "sequence_slots": counts.sum(axis=0),
                 "sequence_cells": int(cells.sum()),
-                "sequence_entropy": float(-scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()),
+                "sequence_entropy": float(
+                    -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
+                ),
             }
             if domain is not None and self.relabellings:
                 known = _by_label(rows, np.where(domain >= 0, index, -1), (len(ids), e))
@@ -302,12 +376,15 @@ class RouterStatistics:
         r, d, n = self.relabellings, self.n_domains, len(ids)
         labels = pseudo_labels(ids, r, d, self.seed) + d * np.arange(r)[:, None]  # (r, S)
         ones = np.ones(r * n, np.int64)
-        of_label = scipy.sparse.csr_array((ones, (labels.ravel(), np.tile(np.arange(n), r))), shape=(r * d, n))
+        of_label = scipy.sparse.csr_array(
+            (ones, (labels.ravel(), np.tile(np.arange(n), r))), shape=(r * d, n)
+        )
         return (of_label @ counts).reshape(r, d, self.n_experts)
 
 
 def merge_statistics(parts) -> RouterStatistics:
-    """The sum of one or more statistics, in any order; ValueError where there is none or their sizes differ."""
+    """The sum of one or more statistics, in any order; ValueError where there is none or their
+    sizes differ."""
     parts = list(parts)
     if not parts:
         raise ValueError("no statistics to merge; at least one is needed")
@@ -333,146 +410,24 @@ def load_statistics(path) -> RouterStatistics:
                         raise ValueError(f"{field} is {found.dtype} of shape {found.shape}")
                     array[...] = found
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} holds no router statistics ({error}); RouterStatistics.save writes them") from error
+        raise ValueError(
+            f"{path} holds no router statistics ({error}); RouterStatistics.save writes them"
+        ) from error
     return statistics
 
 
-class Agreement:
-    """How far two runs or checkpoints choose alike on the same tokens: one (E, E') table, mergeable like the rest."""
-
-    def __init__(self, n_experts: int, n_experts_other: int | None = None):
-        self.n_experts = as_count(n_experts, "n_experts")
-        self.n_experts_other = as_count(n_experts if n_experts_other is None else n_experts_other, "n_experts_other")
-        self.pairs = np.zeros((self.n_experts, self.n_experts_other), np.int64)
-        """(E, E') tokens that took expert i in the one and j in the other"""
-        self.slots, self.other_slots = np.zeros(self.n_experts, np.int64), np.zeros(self.n_experts_other, np.int64)
-        self.tokens = self.most = 0
-        """tokens, and the sum over them of the larger of their two numbers of experts"""
-
-    def update(self, chosen, other, mask=None) -> None:
-        """Count n tokens: `chosen` (n, k) and `other` (n, k'), distinct experts in any order, -1 for an empty slot."""
-        n = len(np.atleast_1d(np.asarray(chosen)))
-        keep = _as_mask(mask, n)
-        chosen = _as_rows(chosen, "chosen", n, self.n_experts, self.n_experts, keep)
-        other = _as_rows(other, "other", n, self.n_experts_other, self.n_experts_other, keep)
-        for column in chosen.T:
-            self.pairs += _by_label(other, column, self.pairs.shape)
-        self.slots += np.bincount(chosen[chosen >= 0], minlength=self.n_experts)
-        self.other_slots += np.bincount(other[other >= 0], minlength=self.n_experts_other)
-        self.tokens += int(keep.sum())
-        self.most += int(np.maximum((chosen >= 0).sum(axis=1), (other >= 0).sum(axis=1)).sum())
-
-    def merge(self, another: Agreement) -> Agreement:
-        """A new one that has counted what both did."""
-        if self.pairs.shape != another.pairs.shape:
-            raise ValueError(f"cannot merge tables of {another.pairs.shape} and {self.pairs.shape} experts")
-        merged = Agreement(self.n_experts, self.n_experts_other)
-        for name in vars(merged):
-            if not name.startswith("n_"):
-                setattr(merged, name, getattr(self, name) + getattr(another, name))
-        return merged
-
-    __add__ = merge
-
-    @property
-    def flip_rate(self) -> float:
-        """Share of the chosen experts that differ: 0 for the same sets, 1 for disjoint ones; nan if E is not E'."""
-        if self.n_experts != self.n_experts_other or not self.most:
-            return np.nan
-        return 1 - float(np.trace(self.pairs)) / self.most
-
-    @property
-    def chance_flip_rate(self) -> float:
-        """The flip rate of two runs with these loads that choose independently of each other."""
-        if self.n_experts != self.n_experts_other or not self.most:
-            return np.nan
-        return 1 - float(self.slots / self.tokens @ self.other_slots) / self.most
-
-    @property
-    def matching(self) -> np.ndarray:
-        """Which expert of the other run (E,) plays the part of each of this one, -1 for none: the fewest flips."""
-        rows, columns = scipy.optimize.linear_sum_assignment(self.pairs, maximize=True)
-        found = np.full(self.n_experts, -1)
-        found[rows] = columns
-        return found
-
-    @property
-    def matched_flip_rate(self) -> float:
-        """The flip rate after the other run's experts were renamed by `matching`: numbers are names, not roles."""
-        rows = np.flatnonzero(self.matching >= 0)
-        return 1 - float(self.pairs[rows, self.matching[rows]].sum()) / self.most if self.most else np.nan
-
-    @property
-    def information(self) -> float:
-        """I(T;T') in nats of one slot drawn from each, given the token; what it is does not depend on names."""
-        return joint_information(self.pairs) if self.pairs.any() else np.nan
-
-
-def compare_routing(one, other, n_experts: int, n_experts_other: int | None = None) -> dict[int | str, Agreement]:
-    """Agreement by layer of two runs on the same tokens, each a stream of (layer, arrays) as `read_routing` gives it.
-
-    `arrays` holds `chosen` (n, k) and what else is known of the tokens. Tokens are paired in the order in which they
-    come; the two may be cut differently, and only what still waits for its partner is held. Raises ValueError where
-    one has tokens or layers that the other has not, or where their tokens or positions differ.
-    """
-    found: dict[int | str, Agreement] = {}
-    waiting: dict[int | str, list[dict]] = {}
-    for pieces in zip_longest(one, other):
-        for side, piece in enumerate(pieces):
-            if piece is None:
-                continue
-            layer, arrays = piece
-            if "chosen" not in arrays:
-                raise ValueError(f"layer {layer} has no chosen experts; two runs are compared by their choices")
-            pair = waiting.setdefault(layer, [{}, {}])
-            pair[side] = _joined(pair[side], arrays)
-            n = min(len(arrays["chosen"]) if arrays else 0 for arrays in pair)
-            if n:
-                agreement = found.setdefault(layer, Agreement(n_experts, n_experts_other))
-                _compare(agreement, layer, *({name: array[:n] for name, array in arrays.items()} for arrays in pair))
-                waiting[layer] = [{name: array[n:] for name, array in arrays.items()} for arrays in pair]
-    for layer, pair in waiting.items():
-        left = [len(arrays["chosen"]) if arrays else 0 for arrays in pair]
-        if any(left):
-            raise ValueError(
-                f"layer {layer} has {max(left)} tokens more in the {'second' if left[1] else 'first'} run than in the "
-                "other; both must have routed the same tokens in the same order"
-            )
-    return found
-
-
-def _compare(agreement: Agreement, layer, first: dict, second: dict) -> None:
-    for name in ("token", "position"):
-        if name in first and name in second and not np.array_equal(first[name], second[name]):
-            raise ValueError(
-                f"layer {layer}: {name} differs between the runs; both must have routed the same tokens in one order"
-            )
-    masks = [np.asarray(arrays["mask"]) > 0 for arrays in (first, second) if "mask" in arrays]
-    agreement.update(first["chosen"], second["chosen"], np.logical_and.reduce(masks) if masks else None)
-
-
-def _joined(first: dict, second: dict) -> dict:
-    """Tokens of both, one after the other; rows of fewer slots are filled up."""
-    second = {name: np.asarray(second[name]) for name in ("chosen", "token", "position", "mask") if name in second}
-    if not first:
-        return second
-    width = max(first["chosen"].shape[1], second["chosen"].shape[1])
-    pieces = ({**piece, "chosen": _widened(piece["chosen"], width)} for piece in (first, second))
-    first, second = pieces
-    return {name: np.concatenate([first[name], second[name]]) for name in first if name in second}
-
-
-def _widened(rows, width: int) -> np.ndarray:
-    return np.pad(rows.astype(np.int64), ((0, 0), (0, width - rows.shape[1])), constant_values=-1)
-
-
 def pseudo_labels(ids, relabellings: int, n_labels: int, seed: int) -> np.ndarray:
-    """Labels (relabellings, S) in 0 .. n_labels-1 of sequences with integer ids (S,): a hash, the same everywhere.
+    """Labels (relabellings, S) in 0 .. n_labels-1 of sequences with integer ids (S,): a hash, the
+    same everywhere.
 
-    The finaliser of SplitMix64 (Steele, Lea & Flood 2014) is applied to the seed, the relabelling and the id in turn.
+    The finaliser of SplitMix64 (Steele, Lea & Flood 2014) is applied to the seed, the relabelling
+    and the id in turn.
     """
     with np.errstate(over="ignore"):
-        state = _mix(np.uint64(seed % 2**64) + _GOLDEN * (np.arange(relabellings, dtype=np.uint64) + np.uint64(1)))
+        state = _mix(
+            np.uint64(seed % 2**64)
+            + _GOLDEN * (np.arange(relabellings, dtype=np.uint64) + np.uint64(1))
+        )
         hashed = _mix(_mix(np.asarray(ids).astype(np.uint64) + _GOLDEN)[None, :] ^ state[:, None])
     return ((hashed >> np.uint64(32)) * np.uint64(n_labels) >> np.uint64(32)).astype(np.int64)
 
@@ -487,7 +442,8 @@ def _mix(x):
 
 
 def _by_label(rows, labels, shape) -> np.ndarray:
-    """Slots by label and expert, of `shape`: rows (n, k), labels (n,); -1 in either counts nowhere."""
+    """Slots by label and expert, of `shape`: rows (n, k), labels (n,); -1 in either counts
+    nowhere."""
     there = (rows >= 0) & (labels >= 0)[:, None]
     cells = (labels[:, None] * shape[1] + rows)[there]
     return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
@@ -499,7 +455,9 @@ def _weights(weights, rows, n_experts: int) -> dict:
     sums = weights.sum(axis=1)
     taken = (rows >= 0).any(axis=1)
     if (sums[taken] <= 0).any():
-        raise ValueError("weights of a token that took experts sum to 0; mask such tokens or leave weights out")
+        raise ValueError(
+            "weights of a token that took experts sum to 0; mask such tokens or leave weights out"
+        )
     share = weights[taken] / sums[taken, None]
     there = rows[taken] >= 0
     return {
@@ -532,7 +490,9 @@ def _as_mask(mask, n: int) -> np.ndarray:
         return np.ones(n, bool)
     mask = np.asarray(mask)
     if mask.shape != (n,) or not (mask.dtype == bool or np.isin(mask, (0, 1)).all()):
-        raise ValueError(f"mask has shape {mask.shape} and dtype {mask.dtype}; allowed is ({n},), True for what counts")
+        raise ValueError(
+            f"mask has shape {mask.shape} and dtype {mask.dtype}; allowed is ({n},), True for what counts"
+        )
     return mask.astype(bool)
 
 
@@ -540,13 +500,17 @@ def _as_rows(chosen, name: str, n: int, n_experts: int, most: int, keep) -> np.n
     """Chosen experts of the tokens to keep, (n', k), distinct within a row."""
     shape = np.shape(chosen)
     if len(shape) != 2 or shape[0] != n or not 1 <= shape[1] <= most:
-        raise ValueError(f"{name} has shape {shape}; allowed is ({n}, k) with k from 1 to {most}, a token a row")
+        raise ValueError(
+            f"{name} has shape {shape}; allowed is ({n}, k) with k from 1 to {most}, a token a row"
+        )
     rows = _as_integers(chosen, name, shape, keep, n_experts)
     ordered = np.sort(rows, axis=1)
     twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     if twice.any():
         row = rows[twice.argmax()].tolist()
-        raise ValueError(f"{name} has a row {row} that names an expert twice; the experts of a token are distinct")
+        raise ValueError(
+            f"{name} has a row {row} that names an expert twice; the experts of a token are distinct"
+        )
     return rows
 
 
@@ -574,5 +538,7 @@ def _as_numbers(values, name: str, shape, keep) -> np.ndarray:
         raise ValueError(f"{name} has dtype {array.dtype}; allowed are real numbers")
     array = array[keep].astype(float)
     if not (np.isfinite(array).all() and array.min(initial=0) >= 0):
-        raise ValueError(f"{name} holds {array[~(array >= 0) | ~np.isfinite(array)][0]:g}; allowed are numbers >= 0")
+        raise ValueError(
+            f"{name} holds {array[~(array >= 0) | ~np.isfinite(array)][0]:g}; allowed are numbers >= 0"
+        )
     return array

@@ -1,7 +1,8 @@
-"""How a router's load is balanced: P3's methods, each at a scope of 1 to all sequences of a step, and token caps.
+"""How a router's load is balanced: P3's methods, each at a scope of 1 to all sequences of a step,
+and token caps.
 
-Logits come grouped as (G, n, E): G groups of n tokens, balanced one by one. Every method only chooses the experts;
-the weights they get are the router's own softmax over the chosen.
+Logits come grouped as (G, n, E): G groups of n tokens, balanced one by one. Every method only
+chooses the experts; the weights they get are the router's own softmax over the chosen.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ def top_choice(logits: torch.Tensor, n_chosen: int) -> torch.Tensor:
     return logits.topk(n_chosen, dim=-1).indices
 
 
-def balance_loss(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """LBL: mean over groups of E sum_i f_i P_i, P the mean softmax, f the share of choices (no gradient)."""
+def load_balancing_loss(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """LBL: mean over groups of E sum_i f_i P_i, P the mean softmax, f the share of choices (no
+    gradient)."""
     n_experts = logits.shape[-1]
     counts = torch.nn.functional.one_hot(chosen, n_experts).sum(dim=(1, 2)).to(logits.dtype)
     load = counts / counts.sum(dim=-1, keepdim=True)
@@ -26,15 +28,18 @@ def balance_loss(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def moved_bias(bias: torch.Tensor, chosen: torch.Tensor, step: float) -> torch.Tensor:
-    """EB: after a step the bias (E,) rises by `step` for experts below the mean load and falls for those above."""
+    """EB: after a step the bias (E,) rises by `step` for experts below the mean load and falls for
+    those above."""
     counts = torch.bincount(chosen.flatten(), minlength=len(bias)).to(bias.dtype)
     return bias + step * torch.sign(counts.mean() - counts)
 
 
 def sinkhorn_prices(logits: torch.Tensor, rounds: int = SINKHORN_ROUNDS) -> torch.Tensor:
-    """SH: prices (G, 1, E) at which the softmax of logits less prices loads all experts of a group alike.
+    """SH: prices (G, 1, E) at which the softmax of logits less prices loads all experts of a group
+    alike.
 
-    Sinkhorn's alternating scaling of exp(logits) (G, n, E) to rows of one token and columns of n/E, in logarithms.
+    Sinkhorn's alternating scaling of exp(logits) (G, n, E) to rows of one token and columns of n/E,
+    in logarithms.
     """
     even = torch.log(torch.tensor(logits.shape[1] / logits.shape[2], device=logits.device))
     prices = torch.zeros_like(logits[:, :1])
@@ -44,13 +49,17 @@ def sinkhorn_prices(logits: torch.Tensor, rounds: int = SINKHORN_ROUNDS) -> torc
     return prices
 
 
-def auction(logits: torch.Tensor, n_chosen: int, step: float = 0.2, rounds: int = AUCTION_ROUNDS) -> torch.Tensor:
-    """BA: every token gets n_chosen different experts and every expert of a group the same number of tokens.
+def auction(
+    logits: torch.Tensor, n_chosen: int, step: float = 0.2, rounds: int = AUCTION_ROUNDS
+) -> torch.Tensor:
+    """BA: every token gets n_chosen different experts and every expert of a group the same number
+    of tokens.
 
-    Bertsekas' auction with bidding increment `step`: a token short of u experts bids on its u best at current prices
-    what would make them no better than its next choice; an expert keeps its highest bidders, and its price is the
-    lowest bid that it keeps. Prices start at Sinkhorn's. The rounds are limited, as in BASE layers: tokens that are
-    then still short take their best choices, so a few experts may end slightly over their share.
+    Bertsekas' auction with bidding increment `step`: a token short of u experts bids on its u best
+    at current prices what would make them no better than its next choice; an expert keeps its
+    highest bidders, and its price is the lowest bid that it keeps. Prices start at Sinkhorn's. The
+    rounds are limited, as in BASE layers: tokens that are then still short take their best choices,
+    so a few experts may end slightly over their share.
     """
     n_tokens, n_experts = logits.shape[1:]
     places = n_tokens * n_chosen // n_experts
@@ -62,10 +71,12 @@ def auction(logits: torch.Tensor, n_chosen: int, step: float = 0.2, rounds: int 
             break
         value = (logits - prices).masked_fill(torch.isfinite(bids), -torch.inf)
         best, expert = value.topk(n_chosen + 1, dim=2)
-        bid = logits.gather(2, expert) - best.gather(2, short) + step  # the best one it does not bid on sets the bid
+        # the best one it does not bid on sets the bid
+        bid = logits.gather(2, expert) - best.gather(2, short) + step
         bid = torch.where(ranks < short, bid, -torch.inf)
         bids = torch.maximum(bids, torch.full_like(bids, -torch.inf).scatter(2, expert, bid))
-        least = bids.topk(places, dim=1).values[:, -1:]  # the lowest bid kept, -inf while there is room
+        # the lowest bid kept, -inf while there is room
+        least = bids.topk(places, dim=1).values[:, -1:]
         bids = bids.masked_fill(bids < least, -torch.inf)
         prices = torch.where(torch.isfinite(least), torch.maximum(prices, least), prices)
     held = torch.isfinite(bids)
@@ -74,7 +85,8 @@ def auction(logits: torch.Tensor, n_chosen: int, step: float = 0.2, rounds: int 
 
 
 def kept(chosen: torch.Tensor, n_experts: int, places: int) -> torch.Tensor:
-    """Token caps: which choices (G, n, k) fit when each expert serves `places` tokens of a group, first come first."""
+    """Token caps: which choices (G, n, k) fit when each expert serves `places` tokens of a group,
+    first come first."""
     wanted = torch.zeros(*chosen.shape[:2], n_experts, dtype=torch.int32, device=chosen.device)
     queue = wanted.scatter(2, chosen, 1).cumsum(dim=1)
     return queue.gather(2, chosen) <= places

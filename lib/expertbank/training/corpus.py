@@ -1,6 +1,7 @@
 """Parallel New Testaments as token sequences of one language each: the data of the routing testbed.
 
-Every language says the same verses, so language is the only domain. Christodoulopoulos & Steedman (2015), CC0.
+Every language says the same verses, so language is the only domain. Christodoulopoulos & Steedman
+(2015), CC0.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from expertbank._checks import as_count, as_number
-from expertbank.bank import write_atomically
+from expertbank._files import write_atomically
 from expertbank.training.datasets import data_root
 
 COMMIT = "44e5fca1bfb369a5da2ee23ebc6f421c88489c5c"
 ADDRESS = f"https://raw.githubusercontent.com/christos-c/bible-corpus/{COMMIT}/bibles"
 # sha256 of each file at that commit
-FILES = {
+CORPUS_SHA256 = {
     "Armenian-PART": "2cfe925bb595d612241b25a3a9d38c68815e2e95cef5f77227f12696d107f299",
     "Basque-NT": "6bf07062402cdb47c97db84926f5d80b26a87ee8cd448f72f52d4f91f0c0cbc0",
     "Cherokee-NT": "4f9faaa875a1256fe6f51a9dc28b92c0ba1fb7e520a1c0f1707f21319e13ce49",
@@ -49,7 +50,8 @@ MIXES = {
 
 @dataclass(frozen=True)
 class Mix:
-    """Sequences of eight languages, cut from one tokenisation; every language has the same number of them."""
+    """Sequences of eight languages, cut from one tokenisation; every language has the same number
+    of them."""
 
     languages: tuple[str, ...]
     vocabulary: int
@@ -61,27 +63,37 @@ class Mix:
 
 
 def corpus_file(name: str, root=None, download: bool = False) -> Path:
-    """Path of one translation after checking its sha256; FileNotFoundError or ValueError with what to do."""
-    if name not in FILES:
-        raise ValueError(f"name is {name!r}; allowed are {tuple(FILES)}")
+    """Path of one translation after checking its sha256; FileNotFoundError or ValueError with what
+    to do."""
+    if name not in CORPUS_SHA256:
+        raise ValueError(f"name is {name!r}; allowed are {tuple(CORPUS_SHA256)}")
     path = (Path(root) if root is not None else data_root()) / "bible-corpus" / f"{name}.xml"
     if not path.exists():
         if not download:
-            raise FileNotFoundError(f"{path} is missing; `expertbank train testbed --download` fetches it")
+            raise FileNotFoundError(
+                f"{path} is missing; `expertbank train testbed --download` fetches it"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(f"{ADDRESS}/{name}.xml") as answer:
             text = answer.read()
-        if (found := hashlib.sha256(text).hexdigest()) != FILES[name]:
-            raise ValueError(f"{ADDRESS}/{name}.xml has sha256 {found}, not {FILES[name]}; nothing was written")
+        if (found := hashlib.sha256(text).hexdigest()) != CORPUS_SHA256[name]:
+            raise ValueError(
+                f"{ADDRESS}/{name}.xml has sha256 {found}, not {CORPUS_SHA256[name]}; nothing was written"
+            )
         write_atomically(path, lambda file: file.write(text))
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != FILES[name]:
-        raise ValueError(f"{path} has sha256 {found}, not {FILES[name]}; remove the file and download again")
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != CORPUS_SHA256[name]:
+        raise ValueError(
+            f"{path} has sha256 {found}, not {CORPUS_SHA256[name]}; remove the file and download again"
+        )
     return path
 
 
 def verses(path) -> dict[str, str]:
     """Verse id (`b.MAT.1.1`) -> text of one file of the corpus, empty verses left out."""
-    found = {seg.get("id"): " ".join((seg.text or "").split()) for seg in ElementTree.parse(path).iter("seg")}
+    found = {
+        seg.get("id"): " ".join((seg.text or "").split())
+        for seg in ElementTree.parse(path).iter("seg")
+    }
     return {name: text for name, text in found.items() if text}
 
 
@@ -94,10 +106,12 @@ def load_mix(
     held_out: float = 0.1,
     seed: int = 2026,
 ) -> Mix:
-    """The mix `"scripts"` or `"latin"` as sequences; `held_out` is the share of chapters kept from training.
+    """The mix `"scripts"` or `"latin"` as sequences; `held_out` is the share of chapters kept from
+    training.
 
-    Only verses that all eight languages have are used. The byte-pair tokens are learned on the training verses of
-    all eight together, and the last piece of a chapter that fills no sequence is dropped.
+    Only verses that all eight languages have are used. The byte-pair tokens are learned on the
+    training verses of all eight together, and the last piece of a chapter that fills no sequence is
+    dropped.
     """
     if name not in MIXES:
         raise ValueError(f"name is {name!r}; allowed are {tuple(MIXES)}")
@@ -108,55 +122,81 @@ def load_mix(
     chapters = list(dict.fromkeys(verse.rsplit(".", 1)[0] for verse in common))
     drawn = np.random.default_rng(seed).random(len(chapters)) < held_out
     kept_out = {chapter for chapter, out in zip(chapters, drawn, strict=True) if out}
-    parts = [[v for v in common if (v.rsplit(".", 1)[0] in kept_out) == out] for out in (False, True)]
+    parts = [
+        [v for v in common if (v.rsplit(".", 1)[0] in kept_out) == out] for out in (False, True)
+    ]
     tokenizer = train_tokenizer([text[v] for text in texts for v in parts[0]], vocabulary)
     train, test = (_sequences(tokenizer, texts, part, sequence_length) for part in parts)
     return Mix(MIXES[name], tokenizer.get_vocab_size(), train, test, tokenizer)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
-    """Byte-level byte-pair tokens: no text is unknown, and letters of rare scripts may fall into shared bytes."""
+    """Byte-level byte-pair tokens: no text is unknown, and letters of rare scripts may fall into
+    shared bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
-def _sequences(tokenizer: Tokenizer, texts: list[dict], names: list[str], length: int) -> np.ndarray:
-    """(D, S, L): the chapters' verses of each language end to end, cut; as many for each as the shortest has."""
+def _sequences(
+    tokenizer: Tokenizer, texts: list[dict], names: list[str], length: int
+) -> np.ndarray:
+    """(D, S, L): the chapters' verses of each language end to end, cut; as many for each as the
+    shortest has."""
     languages = []
     for text in texts:
-        tokens = np.concatenate([encoding.ids for encoding in tokenizer.encode_batch([text[name] for name in names])])
+        tokens = np.concatenate(
+            [encoding.ids for encoding in tokenizer.encode_batch([text[name] for name in names])]
+        )
         languages.append(tokens[: len(tokens) // length * length].reshape(-1, length))
     shortest = min(map(len, languages))
     if not shortest:
-        raise ValueError(f"the verses fill no sequence of {length} tokens; take a shorter sequence_length")
+        raise ValueError(
+            f"the verses fill no sequence of {length} tokens; take a shorter sequence_length"
+        )
     # evenly spread over the book, so that a wordy language does not miss its end
     chosen = [np.linspace(0, len(tokens) - 1, shortest).round().astype(int) for tokens in languages]
-    return np.stack([tokens[rows] for tokens, rows in zip(languages, chosen, strict=True)]).astype(np.uint16)
+    return np.stack([tokens[rows] for tokens, rows in zip(languages, chosen, strict=True)]).astype(
+        np.uint16
+    )
 
 
 # --- which tokens say their language ---
 
 
 def domain_posterior(mix: Mix) -> np.ndarray:
-    """p(d | token) (V, D) from the training counts, each plus a half: the best classifier without attention.
+    """p(d | token) (V, D) from the training counts, each plus a half: the best classifier without
+    attention.
 
-    A classifier that sees one token can do no better than its counts, so nothing needs to be trained.
+    A classifier that sees one token can do no better than its counts, so nothing needs to be
+    trained.
     """
-    counts = np.stack([np.bincount(tokens.ravel(), minlength=mix.vocabulary) for tokens in mix.train], axis=1) + 0.5
+    counts = (
+        np.stack(
+            [np.bincount(tokens.ravel(), minlength=mix.vocabulary) for tokens in mix.train], axis=1
+        )
+        + 0.5
+    )
     return counts / counts.sum(axis=1, keepdims=True)
 
 
 def placed_tokens(mix: Mix, share: float = 0.5) -> np.ndarray:
-    """Which token ids (V,) belong to T_D: those surest of their language, `share` of all training tokens (P3).
+    """Which token ids (V,) belong to T_D: those surest of their language, `share` of all training
+    tokens (P3).
 
-    The rest form T_G. P3 states the share, about one half, and not the threshold: the threshold follows from it.
+    The rest form T_G. P3 states the share, about one half, and not the threshold: the threshold
+    follows from it.
     """
     share = as_number(share, "share", 0, 1)
-    sure, counts = domain_posterior(mix).max(axis=1), np.bincount(mix.train.ravel(), minlength=mix.vocabulary)
+    sure, counts = (
+        domain_posterior(mix).max(axis=1),
+        np.bincount(mix.train.ravel(), minlength=mix.vocabulary),
+    )
     order = np.argsort(-sure, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
     placed = np.zeros(mix.vocabulary, dtype=bool)
@@ -165,6 +205,10 @@ def placed_tokens(mix: Mix, share: float = 0.5) -> np.ndarray:
 
 
 def classifier_accuracy(mix: Mix, placed=None) -> float:
-    """How often the likeliest domain of a held-out token is right, on all tokens or those `placed` (V,) marks."""
-    right = domain_posterior(mix).argmax(axis=1)[mix.held_out] == np.arange(len(mix.languages))[:, None, None]
+    """How often the likeliest domain of a held-out token is right, on all tokens or those `placed`
+    (V,) marks."""
+    right = (
+        domain_posterior(mix).argmax(axis=1)[mix.held_out]
+        == np.arange(len(mix.languages))[:, None, None]
+    )
     return float(right.mean() if placed is None else right[placed[mix.held_out]].mean())

@@ -1,4 +1,5 @@
-"""MNIST as plain arrays, from `$EXPERTBANK_DATA` or the repository's `data/`, downloaded where allowed."""
+"""MNIST as plain arrays, from `$EXPERTBANK_DATA` or the repository's `data/`, downloaded where
+allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import MNIST
 
-from expertbank.bank import REPOSITORY
+from expertbank.shipped.manifest import REPOSITORY
 
 # md5 of the uncompressed files: torchvision checks only the archives that it downloads
 RAW_FILES = {
@@ -26,9 +27,11 @@ def data_root() -> Path:
 
 
 def load_mnist(split: str, root: str | os.PathLike | None = None, download: bool = False):
-    """Images (N, 28, 28) uint8 and labels (N,) uint8 of split `"train"` (60,000) or `"test"` (10,000).
+    """Images (N, 28, 28) uint8 and labels (N,) uint8 of split `"train"` (60,000) or `"test"`
+    (10,000).
 
-    Raises FileNotFoundError where MNIST is absent, ValueError where a file is incomplete or altered.
+    Raises FileNotFoundError where MNIST is absent, ValueError where a file is incomplete or
+    altered.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; allowed are ('train', 'test')")

@@ -1,4 +1,5 @@
-"""The CNN bank of P2, section V, and specialists: training, resuming, checking predictions against shipped weights."""
+"""The CNN bank of P2, section V, and specialists: training, resuming, checking predictions against
+shipped weights."""
 
 from __future__ import annotations
 
@@ -15,18 +16,21 @@ from torch import nn
 from tqdm import tqdm
 
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
-from expertbank.bank import SPLITS, check_file, check_free, load_bank, save_bank, write_atomically
+from expertbank._files import write_atomically
 from expertbank.distortions import DISTORTIONS, WINDOWS, distort, mixed, specialty
+from expertbank.shipped.bank import SPLITS, load_bank, save_bank
+from expertbank.shipped.manifest import check_file, check_free
 from expertbank.training.datasets import load_mnist
-from expertbank.training.jobs import open_partial, run_jobs
+from expertbank.training.resumable import open_partial, run_jobs
 
-PREDICTION_BATCH = 50  # small enough for the activations to stay in cache: 5 times faster than 2,000
+# small enough for the activations to stay in cache: 5 times faster than 2,000
+PREDICTION_BATCH = 50
 # logits of two classes closer than this may swap places on another processor or thread count
 TIE_MARGIN = 1e-3
 # ... which is rare: more than this share means weights that decide nothing, not rounding
 MOST_TIES = 1e-3
 ARCHITECTURE = {"architecture": "conv16-pool-conv32-pool-fc64-softmax10", "optimizer": "Adam"}
-SEEDS = {
+BANK_SEEDS = {
     "subset": "expert r saw numpy.random.default_rng([seed, r]).permutation(60000)[:subset_size]",
     "torch": "torch.manual_seed(numpy.random.SeedSequence([seed, r]).generate_state(1)[0]) before expert r",
 }
@@ -52,32 +56,42 @@ class Recipe:
         for name in ("n_experts", "subset_size", "batch_size", "epochs"):
             as_count(getattr(self, name), name)
         as_count(self.seed, "seed", at_least=0)
-        as_number(self.learning_rate, "learning_rate", ABOVE_0, BELOW_INF, allowed="a positive number")
+        as_number(
+            self.learning_rate, "learning_rate", ABOVE_0, BELOW_INF, allowed="a positive number"
+        )
 
 
 @dataclass(frozen=True)
 class SpecialistRecipe(Recipe):
-    """Experts that each see one distortion and six of the digits, judged on a mix of all: see `distortions`."""
+    """Experts that each see one distortion and six of the digits, judged on a mix of all: see
+    `distortions`."""
 
     distortions: str = " ".join(DISTORTIONS)
 
     def __post_init__(self):
         super().__post_init__()
         if self.distortions != " ".join(DISTORTIONS):
-            raise ValueError(f"distortions is {self.distortions!r}; allowed is {' '.join(DISTORTIONS)!r}")
+            raise ValueError(
+                f"distortions is {self.distortions!r}; allowed is {' '.join(DISTORTIONS)!r}"
+            )
         if self.n_experts > (most := len(DISTORTIONS) * len(WINDOWS)):
-            raise ValueError(f"n_experts is {self.n_experts}; allowed is at most {most}, the specialties there are")
+            raise ValueError(
+                f"n_experts is {self.n_experts}; allowed is at most {most}, the specialties there are"
+            )
 
 
-# banks that say how far results depend on the draw: 20 more of the default recipe, and 50 experts at three subset
-# sizes, of which the first 10 and 25 are the smaller banks (the first 25 at 10,000 are the default bank itself)
-FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 2047)} | {
+# banks that say how far results depend on the draw: 20 more of the default recipe, and 50 experts
+# at three subset
+# sizes, of which the first 10 and 25 are the smaller banks (the first 25 at 10,000 are the default
+# bank itself)
+BANK_FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 2047)} | {
     f"grid-{size:05d}": Recipe(n_experts=50, subset_size=size) for size in (5_000, 10_000, 20_000)
 }
 
 
 def expert_network(n_outputs: int = 10) -> nn.Sequential:
-    """conv 16 - pool - conv 32 - pool - fc 64 - 10 logits, 3x3 kernels, padding 1: 105,866 parameters."""
+    """conv 16 - pool - conv 32 - pool - fc 64 - 10 logits, 3x3 kernels, padding 1: 105,866
+    parameters."""
     network = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 16, 14, 14)
         nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 32, 7, 7)
@@ -87,15 +101,19 @@ def expert_network(n_outputs: int = 10) -> nn.Sequential:
 
 
 def training_subset(recipe: Recipe, expert: int, n_images: int = 60_000) -> np.ndarray:
-    """Indices of the images that one expert saw; a smaller subset_size gives the head of a larger one."""
+    """Indices of the images that one expert saw; a smaller subset_size gives the head of a larger
+    one."""
     if recipe.subset_size > n_images:
-        raise ValueError(f"subset_size is {recipe.subset_size}; allowed is at most {n_images}, the images there are")
+        raise ValueError(
+            f"subset_size is {recipe.subset_size}; allowed is at most {n_images}, the images there are"
+        )
     rng = np.random.default_rng([recipe.seed, expert])
     return rng.permutation(n_images)[: recipe.subset_size]
 
 
 def training_data(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int):
-    """The images and labels of MNIST's training split, (N, 28, 28) and (N,), that one expert learns from."""
+    """The images and labels of MNIST's training split, (N, 28, 28) and (N,), that one expert learns
+    from."""
     if not isinstance(recipe, SpecialistRecipe):
         subset = training_subset(recipe, expert, len(images))
         return images[subset], labels[subset]
@@ -103,16 +121,22 @@ def training_data(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert
     known = np.flatnonzero(np.isin(labels, window))
     subset = known[training_subset(recipe, expert, len(known))]
     kinds = np.full(len(subset), DISTORTIONS.index(distortion))
-    return distort(images[subset], kinds, np.random.default_rng([recipe.seed, expert, 1])), labels[subset]
+    return distort(images[subset], kinds, np.random.default_rng([recipe.seed, expert, 1])), labels[
+        subset
+    ]
 
 
 def judged_on(images: np.ndarray, split: str, recipe: Recipe) -> np.ndarray:
-    """What the bank is evaluated on: MNIST's images of a split, or for specialists the mix made from them."""
+    """What the bank is evaluated on: MNIST's images of a split, or for specialists the mix made
+    from them."""
     return mixed(images, split, recipe.seed) if isinstance(recipe, SpecialistRecipe) else images
 
 
-def train_expert(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int, device: str = "cpu"):
-    """Train one expert on its own subset of images (N, 28, 28) uint8; its seed sets subset, weights, order."""
+def train_expert(
+    images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int, device: str = "cpu"
+):
+    """Train one expert on its own subset of images (N, 28, 28) uint8; its seed sets subset,
+    weights, order."""
     images, labels = training_data(images, labels, recipe, expert)
     x, y = as_input(images).to(device), torch.from_numpy(labels).long().to(device)
     with torch.random.fork_rng():
@@ -141,10 +165,12 @@ def logits(network: nn.Module, images: np.ndarray, device: str = "cpu") -> np.nd
 
 
 def train_bank(folder, recipe=None, root=None, download=False, n_jobs=None, device=None) -> None:
-    """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank with weights into `folder`.
+    """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank with weights
+    into `folder`.
 
     Finished experts wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
-    FileExistsError where `folder` holds a bank, ValueError where the partial run has another recipe.
+    FileExistsError where `folder` holds a bank, ValueError where the partial run has another
+    recipe.
     """
     folder = Path(folder)
     check_free(folder, "a bank")
@@ -152,19 +178,24 @@ def train_bank(folder, recipe=None, root=None, download=False, n_jobs=None, devi
 
 
 def train_family(folder, recipes=None, root=None, download=False, n_jobs=None, device=None) -> None:
-    """Train many banks, a subfolder each, without weights; default: the `FAMILY` that the book ships.
+    """Train many banks, a subfolder each, without weights; default: the `BANK_FAMILY` that the book
+    ships.
 
-    Banks that exist are left alone, so the same call resumes. Experts are spread over workers by joblib: `n_jobs`
-    processes, or whatever `joblib.parallel_config` says, such as a Dask cluster.
+    Banks that exist are left alone, so the same call resumes. Experts are spread over workers by
+    joblib: `n_jobs` processes, or whatever `joblib.parallel_config` says, such as a Dask cluster.
     """
-    recipes = FAMILY if recipes is None else recipes
+    recipes = BANK_FAMILY if recipes is None else recipes
     folders = {Path(folder) / name: recipe for name, recipe in recipes.items()}
-    missing = {path: recipe for path, recipe in folders.items() if not (path / "manifest.json").exists()}
+    missing = {
+        path: recipe for path, recipe in folders.items() if not (path / "manifest.json").exists()
+    }
     if missing:
         _train_all(missing, False, root, download, n_jobs, device)
 
 
-def _train_all(recipes: dict[Path, Recipe], keep_weights: bool, root, download, n_jobs, device) -> None:
+def _train_all(
+    recipes: dict[Path, Recipe], keep_weights: bool, root, download, n_jobs, device
+) -> None:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data = {split: load_mnist(split, root, download) for split in SPLITS}
     for recipe in recipes.values():
@@ -182,11 +213,14 @@ def _train_all(recipes: dict[Path, Recipe], keep_weights: bool, root, download, 
         shutil.rmtree(partials[folder])
 
 
-def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = None) -> dict[str, int]:
-    """Recompute predictions from shipped weights and MNIST and compare; `n_images` limits each split.
+def verify_bank(
+    name="mnist", bank_root=None, data=None, n_images: int | None = None
+) -> dict[str, int]:
+    """Recompute predictions from shipped weights and MNIST and compare; `n_images` limits each
+    split.
 
-    Returns how many predictions were `compared` and how many of them differ at a numerical tie (`ties`).
-    Raises ValueError where a hash, a label or a prediction that is no tie differs.
+    Returns how many predictions were `compared` and how many of them differ at a numerical tie
+    (`ties`). Raises ValueError where a hash, a label or a prediction that is no tie differs.
     """
     if n_images is not None:
         as_count(n_images, "n_images")
@@ -195,7 +229,10 @@ def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = 
     network, counts = expert_network().eval(), {"compared": 0, "ties": 0}
     for split in SPLITS:
         images, labels = load_mnist(split, data)
-        images, labels = judged_on(images, split, recipe_of(bank.manifest))[:n_images], labels[:n_images]
+        images, labels = (
+            judged_on(images, split, recipe_of(bank.manifest))[:n_images],
+            labels[:n_images],
+        )
         if not np.array_equal(labels, bank.labels(split)[:n_images]):
             raise ValueError(f"bank {name}: {split} labels differ from MNIST's")
         for expert in tqdm(range(bank.n_experts), desc=split):
@@ -213,33 +250,54 @@ def verify_bank(name="mnist", bank_root=None, data=None, n_images: int | None = 
             counts["compared"] += len(images)
             counts["ties"] += len(differs)
     if counts["ties"] > max(3, MOST_TIES * counts["compared"]):
-        raise ValueError(f"bank {name}: {counts['ties']} of {counts['compared']} predictions differ, too many for ties")
+        raise ValueError(
+            f"bank {name}: {counts['ties']} of {counts['compared']} predictions differ, too many for ties"
+        )
     return counts
 
 
 def recipe_of(manifest: dict) -> Recipe:
-    """The recipe that a bank's manifest states, else the default; ValueError where a field is unknown."""
-    recipe = {name: value for name, value in manifest.get("recipe", {}).items() if name not in ARCHITECTURE}
+    """The recipe that a bank's manifest states, else the default; ValueError where a field is
+    unknown."""
+    recipe = {
+        name: value
+        for name, value in manifest.get("recipe", {}).items()
+        if name not in ARCHITECTURE
+    }
     try:
         return (SpecialistRecipe if "distortions" in recipe else Recipe)(**recipe)
     except TypeError as error:
-        raise ValueError(f"the manifest's recipe {recipe} is none that this version knows: {error}") from error
+        raise ValueError(
+            f"the manifest's recipe {recipe} is none that this version knows: {error}"
+        ) from error
 
 
 def _trained(images, labels, test_images, recipe: Recipe, expert: int, device: str) -> bytes:
     network = train_expert(images, labels, recipe, expert, device)
-    tensors = {f"weights.{key}": value.cpu().contiguous() for key, value in network.state_dict().items()}
+    tensors = {
+        f"weights.{key}": value.cpu().contiguous() for key, value in network.state_dict().items()
+    }
     for split, inputs in zip(SPLITS, (images, test_images), strict=True):
-        classes = logits(network, judged_on(inputs, split, recipe), device).argmax(axis=1).astype(np.uint8)
+        classes = (
+            logits(network, judged_on(inputs, split, recipe), device)
+            .argmax(axis=1)
+            .astype(np.uint8)
+        )
         tensors[f"predictions.{split}"] = torch.from_numpy(classes)
     return save(tensors)
 
 
-def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: str, keep_weights: bool) -> None:
+def _assemble(
+    folder: Path, partial: Path, data: dict, recipe: Recipe, device: str, keep_weights: bool
+) -> None:
     experts = [load_file(partial / _expert_file(e)) for e in range(recipe.n_experts)]
-    predictions = {s: np.stack([e[f"predictions.{s}"].numpy() for e in experts], axis=1) for s in SPLITS}
+    predictions = {
+        s: np.stack([e[f"predictions.{s}"].numpy() for e in experts], axis=1) for s in SPLITS
+    }
     labels = {split: data[split][1] for split in SPLITS}
-    accuracies = {s: (predictions[s] == labels[s][:, None]).mean(axis=0).round(4).tolist() for s in SPLITS}
+    accuracies = {
+        s: (predictions[s] == labels[s][:, None]).mean(axis=0).round(4).tolist() for s in SPLITS
+    }
     folder.mkdir(parents=True, exist_ok=True)
     if keep_weights:
         _save_weights(folder / "weights.safetensors", experts)
@@ -247,13 +305,19 @@ def _assemble(folder: Path, partial: Path, data: dict, recipe: Recipe, device: s
         "format": 1,
         "title": f"{recipe.n_experts} MNIST CNNs, one epoch on {recipe.subset_size} images each",
         "recipe": {**ARCHITECTURE, **asdict(recipe)},
-        "seeds": SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {}),
+        "seeds": BANK_SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {}),
         "accuracies": accuracies,
         "versions": {name: version(name) for name in ("numpy", "torch", "torchvision")},
-        "trained_on": {"device": device, "machine": platform.machine(), "python": platform.python_version()},
+        "trained_on": {
+            "device": device,
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        },
         "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; predictions and weights: this project, CC BY-SA 3.0",
     }
-    save_bank(folder, labels, predictions, manifest, ("weights.safetensors",) if keep_weights else ())
+    save_bank(
+        folder, labels, predictions, manifest, ("weights.safetensors",) if keep_weights else ()
+    )
 
 
 def _save_weights(path: Path, experts: list[dict]) -> None:
@@ -272,4 +336,6 @@ def _expert_file(expert: int) -> str:
 
 def _of_expert(weights: dict, expert: int) -> dict:
     prefix = f"expert_{expert:02d}."
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
+    }

@@ -1,0 +1,1 @@
+"""What the book draws and claims; nothing below imports it."""

@@ -1,0 +1,2 @@
+"""What `data/` holds: banks of experts, trained gates and runs of the testbed, each behind a
+manifest."""

@@ -1,0 +1,135 @@
+"""The shipped sweep of trained gates, and what regressions expect each expert to lose on an input.
+Nats.
+
+The gates see only the input. `training.gates` made them; their folder holds `gates.csv`,
+`gates.npz` and a manifest that seals both.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from expertbank._files import write_atomically
+from expertbank.information import entropy
+from expertbank.shipped.bank import ExpertBank
+from expertbank.shipped.manifest import matching, open_sealed, seal
+
+
+def gate_family(
+    sweep: GateSweep, bank: ExpertBank, decision: str = "soft"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (N, K) on the bank's test split and rates (K,) there in nats of the shipped gates that
+    see only x.
+
+    `"soft"` is expected loss and I(X;T); `"hard"` gates take the most probable expert: 0-1 loss,
+    and the rate is H(T).
+    """
+    if decision not in DECISIONS:
+        raise ValueError(f"decision is {decision!r}; allowed are {DECISIONS}")
+    if decision == "soft":
+        return sweep.losses(bank.name), sweep.candidates(bank.name)["rate"]
+    chosen = sweep.chosen(bank.name)
+    losses = np.take_along_axis(bank.losses("test"), chosen, axis=1)
+    shares = [np.bincount(column, minlength=bank.n_experts) / len(column) for column in chosen.T]
+    return losses, entropy(shares)
+
+
+GATE_FILES = ("gates.csv", "gates.npz")
+DECISIONS, ORACLE = ("soft", "hard"), "oracle"
+GATE_FAMILIES, ESTIMATES = ("linear", "cnn", "prototype"), ("distilled", "neighbours")
+N_SEEDS, EXAMPLE = 3, ("cnn", 4, 0)  # family, index of the price, seed
+STEPS = 255  # losses are shipped in as many steps
+# prices of a nat at which gates are trained: where the experts differ little, a nat is worth little
+LAMS = {"mnist": np.geomspace(1e-3, 0.3, 10), "specialists": np.geomspace(0.02, 2, 10)}
+
+
+# --- the shipped sweep ---
+
+
+@dataclass(frozen=True)
+class GateSweep:
+    """Trained gates of every bank, family, price and seed, judged on both splits, soft and
+    hardened."""
+
+    folder: Path = field(repr=False)
+    manifest: dict = field(repr=False)
+    table: np.ndarray = field(repr=False)
+    """a row for each gate, split and decision, with rate, rate_low, rate_high, loss and
+    loss_error"""
+    _arrays: dict = field(repr=False)
+
+    def rows(self, **wanted) -> np.ndarray:
+        """The rows of `table` whose columns have the wanted values: `rows(bank="mnist",
+        split="test")`."""
+        return self.table[matching(self.table, wanted, "gate")]
+
+    def loads(self, **wanted) -> np.ndarray:
+        """Share of the inputs that each expert serves, (rows, R), for the same rows."""
+        return self._arrays["loads"][matching(self.table, wanted, "gate")]
+
+    def candidates(self, bank: str) -> np.ndarray:
+        """The K trained gates of a bank: their rows on the test split, soft, in the order of
+        `losses` and `chosen`."""
+        rows = self.rows(bank=bank, split="test", decision="soft")
+        return rows[rows["family"] != ORACLE]
+
+    def losses(self, bank: str) -> np.ndarray:
+        """Expected loss (N, K) of each trained gate on each test input, in steps of 1/255."""
+        return self._array(bank, "losses") / STEPS
+
+    def chosen(self, bank: str) -> np.ndarray:
+        """Most probable expert (N, K) uint8 of each trained gate on each test input."""
+        return self._array(bank, "chosen")
+
+    def example(self, bank: str) -> np.ndarray:
+        """p(t|x) (N, R) of one trained gate on the test split: a CNN at a middle price, seed 0."""
+        gate = self._array(bank, "example").astype(float)
+        return gate / gate.sum(axis=1, keepdims=True)  # it is shipped in half precision
+
+    def estimates(self, bank: str, kind: str) -> np.ndarray:
+        """E[loss | x] (N, R) of the test inputs, `"distilled"` by a CNN or from pixel
+        `"neighbours"`."""
+        if kind not in ESTIMATES:
+            raise ValueError(f"kind is {kind!r}; allowed are {ESTIMATES}")
+        return self._array(bank, kind) / STEPS
+
+    def _array(self, bank: str, name: str) -> np.ndarray:
+        if bank not in LAMS:
+            raise ValueError(f"bank is {bank!r}; allowed are {tuple(LAMS)}")
+        return self._arrays[f"{bank}_{name}"]
+
+
+def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
+    """The shipped sweep (default: the repository's `data/gates`) after checking its hashes.
+
+    Raises FileNotFoundError where it is missing, ValueError where it is damaged.
+    """
+    folder, manifest, (table, arrays) = open_sealed(folder, "gates", GATE_FILES)
+    rows = np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    with np.load(arrays, allow_pickle=False) as archive:
+        return GateSweep(folder, manifest, rows, {key: archive[key] for key in archive.files})
+
+
+def save_gates(folder, rows: Sequence[dict], arrays: dict, manifest: dict) -> None:
+    """Write `gates.csv`, `gates.npz` and, last, the manifest that seals them, each atomically."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / GATE_FILES[0], lambda file: file.write(text.getvalue().encode()))
+    write_atomically(folder / GATE_FILES[1], lambda file: np.savez_compressed(file, **arrays))
+    seal(folder, manifest, GATE_FILES)
+
+
+def as_steps(losses) -> np.ndarray:
+    """Losses in [0, 1] as uint8 in steps of 1/255."""
+    return np.rint(np.asarray(losses) * STEPS).astype(np.uint8)

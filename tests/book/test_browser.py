@@ -1,0 +1,215 @@
+"""The built site in headless Chromium: mathematics typeset, figures loaded, nothing cut off, on
+desk and phone."""
+
+import csv
+import functools
+import gzip
+import os
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from references import ROOT
+from test_book import HTML, LECTURES, PAGES, WITH_EXPLORER
+
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+PACKED = {".woff", ".woff2", ".png", ".jpg", ".gif"}  # what a server sends as it is, without gzip
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    assert HTML.is_dir(), "run `make book`"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=HTML))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium in CI: install Debian's chromium")
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(
+    params=[(size, theme) for size in SIZES for theme in ("light", "dark")], ids="-".join
+)
+def visit(request, browser, site):
+    """Open a page in one size and theme; hosts other than the site are cut off, and problems are
+    collected."""
+    size, theme = request.param
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    tab = context.new_page()
+    tab.problems, tab.asked = [], set()
+    tab.on(
+        "request", lambda request: tab.asked.add(request.url.removeprefix(site).partition("?")[0])
+    )
+    tab.on("console", lambda message: message.type == "error" and tab.problems.append(message.text))
+    tab.on("pageerror", lambda error: tab.problems.append(str(error)))
+    tab.route(
+        "**/*",
+        lambda route: route.continue_() if route.request.url.startswith(site) else foreign(route),
+    )
+
+    def foreign(route):
+        tab.problems.append(f"asked for {route.request.url}")
+        route.abort()
+
+    def open_page(name):
+        tab.goto(f"{site}/{name}.html", wait_until="load")
+        tab.wait_for_function(
+            "!window.MathJax || MathJax.startup === undefined || MathJax.startup.promise"
+        )
+        tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        return tab
+
+    yield open_page
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Bytes by page, which end in _build/page_weights.csv."""
+    found = {}
+    yield found
+    rows = [(name, len(asked), size) for name, (asked, size) in found.items()]
+    with (HTML.parent / "page_weights.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("page", "requests", "bytes"), *rows])
+
+
+def say(request, line):
+    """Keep a measurement for the end of the run, also that of a test that passes: see
+    `conftest`."""
+    request.node.user_properties.append(("measured", line))
+
+
+@functools.cache
+def transferred(path):
+    """Bytes that GitHub Pages sends for a path of the site."""
+    file = HTML / path.lstrip("/")
+    content = file.read_bytes()
+    return len(content if file.suffix in PACKED else gzip.compress(content))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(visit, weights, request, name):
+    page = visit(name)
+    sources = page.locator(".math").count()
+    assert page.locator("mjx-container").count() >= sources
+    assert page.locator("mjx-merror").count() == 0
+    broken = page.evaluate(
+        "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+    )
+    assert broken == []
+    overflow = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert overflow <= 0, f"the page is {overflow} px wider than the window"
+    if name.removeprefix("chapters/") in LECTURES:
+        assert page.locator("mjx-container").count() > 10
+        assert page.locator(".cell_output figure img").count() >= 1
+    if "desktop" in request.node.callspec.id:
+        assert violations(page) == []
+    if "desktop-light" in request.node.callspec.id:
+        with_widget = name.removeprefix("chapters/") in WITH_EXPLORER
+        weights[name] = page.asked, sum(map(transferred, page.asked))
+        say(request, f"first load of {name}, gzip: {weights[name][1] / 1e6:.2f} MB")
+        assert with_widget == any(path.endswith("/embed.js") for path in page.asked)
+        assert weights[name][1] <= (2_500_000 if with_widget else 999_999), sorted(
+            page.asked, key=transferred
+        )
+    assert page.problems == []
+
+
+def violations(page):
+    """What axe-core finds serious or critical: rule and first place."""
+    assert AXE.is_file(), "run `make book`: it fetches axe-core from npm"
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    return [
+        (v["id"], v["nodes"][0]["target"]) for v in found if v["impact"] in ("serious", "critical")
+    ]
+
+
+FRAME = ".explorer .widget-subarea .explorer-frames"
+
+
+@pytest.mark.parametrize("name", WITH_EXPLORER)
+def test_sliders_work_without_a_kernel(visit, name):
+    page = visit(f"chapters/{name}")
+    handles = page.locator(".explorer .noUi-handle")
+    handles.first.wait_for()
+    assert page.locator(".widget-subarea").count() == 1, "the widget is drawn twice"
+    assert (
+        page.locator(f"{FRAME} img:visible").count()
+        == page.locator(".explorer img:visible").count()
+        == 1
+    )
+    for handle in handles.all():
+        assert handle.get_attribute("aria-label")
+        seen = (
+            page.locator(f"{FRAME} img").get_attribute("src"),
+            page.locator(f"{FRAME} p").inner_text(),
+        )
+        spoken = handle.get_attribute("aria-valuetext")
+        handle.press("ArrowLeft")
+        page.wait_for_function(
+            f"src => document.querySelector('{FRAME} img')?.src !== src", arg=seen[0]
+        )
+        assert page.locator(f"{FRAME} p").inner_text() != seen[1]
+        assert handle.get_attribute("aria-valuetext") != spoken
+    # the picture is light and the text beside it readable, in the dark theme too
+    assert (
+        page.locator(f"{FRAME} img").evaluate("i => getComputedStyle(i).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", WITH_EXPLORER)
+def test_a_still_holds_the_place_of_an_explorer(browser, site, name, size):
+    heights = {}
+    for script in (True, False):
+        width, height = SIZES[size]
+        page = browser.new_page(
+            viewport={"width": width, "height": height}, java_script_enabled=script
+        )
+        page.goto(f"{site}/chapters/{name}.html", wait_until="load")
+        if script:
+            page.locator(f"{FRAME} img").wait_for()
+        else:
+            assert page.locator(".explorer-still noscript p").is_visible()
+            assert page.locator(".explorer-still img").bounding_box()["height"] > 150
+        heights[script] = page.locator(".explorer").bounding_box()["height"]
+        page.close()
+    assert abs(heights[True] - heights[False]) <= 6, "the page jumps when the widget is there"
+
+
+def test_solutions_open(visit):
+    page = visit("chapters/gate")
+    solution = page.locator(".solution.dropdown").first
+    body = solution.locator("section, .section").first
+    assert not body.is_visible()
+    solution.locator("button, summary, .toggle-button").first.click()
+    assert body.is_visible()

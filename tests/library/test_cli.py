@@ -1,0 +1,206 @@
+"""The command line: a practitioner's own files in, numbers or one clear error out."""
+
+import csv
+import io
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from expertbank.bounds import union_bound, xu_raginsky_bound
+from expertbank.channels import bsc_distortion_rate
+from expertbank.cli import main
+from expertbank.ladder import bound_ladder
+from expertbank.learners import simulate
+from expertbank.rate_distortion import critical_lambda, rate_distortion_curve
+from expertbank.shipped.manifest import REPOSITORY
+
+HAMMING = 1 - np.eye(2)
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
+def test_curve_of_a_users_table_follows_the_closed_form(capsys, tmp_path, suffix):
+    path = tmp_path / f"losses.{suffix}"
+    if suffix == "csv":
+        np.savetxt(path, HAMMING, delimiter=",")
+    else:
+        {"npy": np.save, "npz": np.savez}[suffix](path, HAMMING)
+    code, out, _ = run(capsys, "curve", path, "--tol", "1e-9")
+    rows = list(csv.DictReader(line for line in out.splitlines() if not line.startswith("#")))
+    assert code == 0 and len(rows) > 10
+    for row in rows:
+        expected = bsc_distortion_rate(float(row["rate_nats"]))
+        assert float(row["distortion"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_curve_streams_and_takes_a_band_or_a_method(capsys, tmp_path):
+    losses, path = np.random.default_rng(0).random((40, 4)), tmp_path / "losses.npy"
+    np.save(path, losses)
+    zarr = tmp_path / "losses.zarr"
+    da.from_array(losses, chunks=(15, -1)).to_zarr(zarr)
+
+    def points(*arguments):
+        code, out, _ = run(capsys, "curve", *arguments)
+        assert code == 0
+        lines = [line for line in out.splitlines() if not line.startswith("#")]
+        return out.splitlines()[0], np.array(
+            [[float(x) for x in row.values()] for row in csv.DictReader(lines)]
+        )
+
+    critical, banded = points(path, "--band", 1e-3)
+    assert critical == f"# critical lambda {critical_lambda(losses):.6g}"
+    curve = rate_distortion_curve(losses, band=1e-3)
+    np.testing.assert_allclose(banded[:, 1:3].T, [curve.rate, curve.distortion], atol=1e-7)
+    there, priced = points(path, "--lam", 0.05, 0.2)
+    assert there == critical
+    for other in ([path, "--stream"], [zarr], [path, "--method", "blahut-arimoto"]):
+        again, same = points(*other, "--lam", 0.05, 0.2)
+        assert again == critical
+        np.testing.assert_allclose(
+            same[:, :3], priced[:, :3], atol=1e-5 if "--method" in other else 1e-7
+        )
+
+
+def test_rate_of_a_gate(capsys, tmp_path):
+    np.save(tmp_path / "gate.npy", np.eye(4))
+    code, out, _ = run(capsys, "rate", tmp_path / "gate.npy")
+    assert code == 0 and out == f"I(X;T) = {np.log(4):.6f} nats\n"
+
+
+def test_simulate_names_information_gap_and_bounds(capsys, tmp_path):
+    np.save(tmp_path / "losses.npy", np.random.default_rng(0).integers(0, 2, (500, 3)))
+    code, out, _ = run(
+        capsys, "simulate", tmp_path / "losses.npy", "--datasets", 200, "--sample-size", 16
+    )
+    assert code == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == [
+        "I(S;W)", "train, test risk", "gap", "bound, sigma 1/2", "union bound",
+    ]  # fmt: skip
+
+
+def test_bounds_of_mistakes_are_the_ladder(capsys, tmp_path):
+    losses = np.random.default_rng(0).integers(0, 2, (300, 4))
+    np.save(tmp_path / "losses.npy", losses)
+    numbers = ("--datasets", 200, "--sample-size", 16)
+    code, out, _ = run(capsys, "bounds", tmp_path / "losses.npy", "--alpha", 1, 0.5, *numbers)
+    assert code == 0 and "300 inputs, 4 experts, 16 samples" in out
+    for alpha, part in zip((1, 0.5), out.split("\n\n")[1:], strict=True):
+        ladder, learner = bound_ladder(losses, alpha, 16, 0, 200), simulate(losses, alpha, 16, 200)
+        assert f"I(S;W) = {learner.information:.4f} nats" in part
+        assert ("empirical risk minimiser" if alpha == 1 else "alpha-mixture, alpha = 0.5") in part
+        rows = {line.split()[0]: float(line.split()[1]) for line in part.splitlines()[2:]}
+        assert rows == pytest.approx({"gap": ladder.gap, **ladder.values}, abs=6e-5)
+        values = list(rows.values())[1:]
+        assert values == sorted(values, reverse=True)
+
+
+def test_bounds_of_other_losses_are_those_of_the_papers(capsys, tmp_path):
+    losses = np.random.default_rng(0).random((300, 4))
+    np.save(tmp_path / "losses.npy", losses)
+    code, out, _ = run(capsys, "bounds", tmp_path / "losses.npy", "--alpha", 1, "--datasets", 200)
+    learner = simulate(losses, 1, 256, 200)
+    assert code == 0 and "need losses of 0 and 1 alone" in out and "losses > 0.5" in out
+    assert f"union_bound                   {union_bound(4, 256):.4f}" in out
+    assert f"xu_raginsky_bound             {xu_raginsky_bound(learner.information, 256):.4f}" in out
+    np.save(tmp_path / "losses.npy", 3 * losses - 1)
+    code, out, err = run(capsys, "bounds", tmp_path / "losses.npy")
+    assert (
+        code == 2
+        and out == ""
+        and err.count("\n") == 1
+        and "scale them first, (losses - (-0.9" in err
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "taught"),
+    [
+        (["curve"], ["(inputs, experts)", "nats", "examples:", "--band 1e-4", "certificate"]),
+        (
+            ["bounds"],
+            ["(inputs, experts)", "nats", "examples:", "sqrt(log R / 2m)", "numbers in [0, 1]"],
+        ),
+        (
+            ["routes", "report"],
+            [
+                "chosen (tokens, k)",
+                "nats",
+                "examples:",
+                "--against step_2000.npz",
+                "log E - H(T|Seq)",
+            ],
+        ),
+    ],
+)
+def test_help_says_what_the_file_holds_and_how_to_read_the_output(capsys, command, taught):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and all(text in out for text in taught)
+
+
+def test_describe_regenerates_the_shipped_row(capsys):
+    code, out, _ = run(capsys, "describe", REPOSITORY / "data/banks/mnist")
+    (row,) = csv.DictReader(io.StringIO(out))
+    shipped = list(csv.DictReader((REPOSITORY / "data/banks/batch_sizes.csv").open()))
+    (same,) = [other for other in shipped if other["batch_size"] == row["batch_size"]]
+    assert code == 0 and {**row, "bank": ""} == {**same, "bank": ""}
+
+
+def test_the_chosen_batch_size_matches_both_ranges_best():
+    shipped = list(csv.DictReader((REPOSITORY / "data/banks/batch_sizes.csv").open()))
+    best = max(
+        shipped,
+        key=lambda row: float(row["accuracies_inside"]) + float(row["disagreements_inside"]),
+    )
+    assert best["batch_size"] == "80"
+
+
+def test_report_lists_every_row(capsys):
+    from expertbank.book.claims import CLAIMS
+
+    code, out, _ = run(capsys, "report")
+    assert code == 0 and len(out.splitlines()) == len(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.npy", None, "does not exist"),
+        ("table.txt", b"1 2", "allowed are .npy, .npz and .csv"),
+        ("table.csv", b"a,b\n", "cannot be read as one table"),
+        ("table.npy", b"not an array", "cannot be read as one table"),
+        ("table.npz", b"not an archive", "cannot be read as one table"),
+    ],
+)
+def test_bad_files_give_one_line_and_status_2(capsys, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    code, out, err = run(capsys, "curve", tmp_path / name)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert message in err and name in err
+
+
+def test_training_never_overwrites_a_bank(capsys):
+    pytest.importorskip("torch")
+    code, _, err = run(capsys, "train", "mnist")
+    assert code == 2 and "already holds a bank" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist", "--size", "large"), "only the testbed has sizes"),
+        (("testbed", "--experts", "3"), "testbed has recipes of its own"),
+        (("testbed",), "already holds a testbed"),
+    ],
+)
+def test_training_refuses_what_makes_no_sense(capsys, arguments, message):
+    assert main(["train", *arguments]) == 2
+    assert message in capsys.readouterr().err

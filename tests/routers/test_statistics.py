@@ -1,0 +1,448 @@
+"""Statistics of a router: every sum against the raw arrays, merging against one pass, memory,
+files, bad input."""
+
+import itertools
+import math
+import operator
+from dataclasses import fields
+
+import dask
+import dask.bag
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from expertbank.information import entropy, joint_information
+from expertbank.routers import (
+    Agreement,
+    LayerStatistics,
+    RouterStatistics,
+    load_statistics,
+    merge_statistics,
+)
+from expertbank.routers.measures import relabelled_information
+from expertbank.routers.statistics import pseudo_labels
+from expertbank.shipped.manifest import REPOSITORY, check_file, read_manifest
+
+E, K, D, P, V = 7, 3, 4, 5, 11
+SIZES = {"n_domains": D, "n_positions": P, "n_tokens": V}
+
+
+def distinct(rng, n, n_experts=E, k=K, skew=None):
+    """Rows (n, k) of distinct experts in random order; `skew` (n, E) makes some likelier."""
+    noise = rng.gumbel(size=(n, n_experts)) + (0 if skew is None else skew)
+    return rng.permuted(noise.argsort(axis=1)[:, -k:], axis=1)
+
+
+def tokens(seed=0, n_sequences=30, length=6, empty=0.1):
+    """What a run may send: everything at once, whole sequences, some slots empty, some labels
+    unknown."""
+    rng = np.random.default_rng(seed)
+    n = n_sequences * length
+    domain = np.repeat(rng.integers(0, D, n_sequences), length)
+    chosen = distinct(rng, n, skew=2 * np.eye(D, E)[domain])
+    chosen[rng.random(chosen.shape) < empty] = -1
+    return {
+        "chosen": chosen,
+        "weights": rng.random((n, K)) + 0.1,
+        "probabilities": rng.dirichlet(np.ones(E), n),
+        "domain": np.where(np.arange(n) % 17 == 0, -1, domain),
+        "sequence": np.repeat(1000 * seed + np.arange(n_sequences), length),
+        "position": np.arange(n) % length - 1,  # the first has none
+        "token": rng.integers(-1, V, n),
+        "mask": rng.random(n) < 0.9,
+    }
+
+
+def counted(batches, **more):
+    statistics = RouterStatistics(E, K, **SIZES, **more)
+    for batch in batches:
+        statistics.update(0, **batch)
+    return statistics
+
+
+def split(batch, cuts):
+    """Batches of whole sequences: `cuts` say which batch each sequence goes to."""
+    index = np.asarray(cuts)[np.unique(batch["sequence"], return_inverse=True)[1]]
+    return [{name: value[index == i] for name, value in batch.items()} for i in set(cuts)]
+
+
+def assert_same(one, other):
+    assert one.configuration == other.configuration and list(one.layers) == list(other.layers)
+    for name, layer in one.layers.items():
+        for field in fields(LayerStatistics):
+            mine, theirs = getattr(layer, field.name), getattr(other.layers[name], field.name)
+            assert mine.dtype == theirs.dtype and mine.shape == theirs.shape, field.name
+            if mine.dtype == np.int64:
+                np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
+            else:
+                np.testing.assert_allclose(mine, theirs, rtol=1e-12, err_msg=field.name)
+
+
+# --- every sum, token by token ---
+
+
+def test_every_sum_is_that_of_a_loop_over_tokens():
+    batch = tokens()
+    (layer,) = counted([batch]).layers.values()
+    expected = {
+        field.name: np.zeros_like(getattr(layer, field.name)) for field in fields(LayerStatistics)
+    }
+    by_sequence = {}
+    sets = [set(row[row >= 0].tolist()) for row in RouterStatistics(E, K).sets]
+    for i in np.flatnonzero(batch["mask"]):
+        row, label = (
+            batch["chosen"][i],
+            {name: batch[name][i] for name in ("domain", "position", "token", "sequence")},
+        )
+        taken = row[row >= 0]
+        expected["tokens"] += 1
+        expected["sizes"][len(taken)] += 1
+        expected["sets"][sets.index(set(taken.tolist()))] += 1
+        for a, b in itertools.permutations(taken, 2):
+            expected["pairs"][a, b] += 1
+        for expert in taken:
+            expected["slots"][expert] += 1
+            expected["sequence_slots"][expert] += 1
+            by_sequence.setdefault(label["sequence"], np.zeros(E))[expert] += 1
+            if label["domain"] >= 0:
+                expected["domains"][label["domain"], expert] += 1
+                if label["position"] >= 0:
+                    expected["positions"][label["position"], label["domain"], expert] += 1
+            if label["token"] >= 0:
+                expected["token_slots"][label["token"], expert] += 1
+            for r in range(20 if label["domain"] >= 0 else 0):
+                pseudo = pseudo_labels(np.array([label["sequence"]]), 20, D, 0)[r, 0]
+                expected["null"][r, pseudo, expert] += 1
+        if len(taken):
+            weight = batch["weights"][i][row >= 0]
+            expected["weighted"] += 1
+            expected["weight_sum"] += weight.sum()
+            np.add.at(expected["weight_load"], taken, weight / weight.sum())
+            expected["weight_entropy"] += entropy(weight / weight.sum())
+        expected["probable"] += 1
+        expected["probability_sum"] += batch["probabilities"][i]
+        expected["probability_entropy"] += entropy(batch["probabilities"][i])
+    expected["sequences"] += len(by_sequence)
+    expected["sequence_cells"] += sum((counts > 0).sum() for counts in by_sequence.values())
+    expected["sequence_entropy"] += sum(
+        counts.sum() * entropy(counts / counts.sum()) for counts in by_sequence.values()
+    )
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            getattr(layer, name), value, rtol=1e-12, atol=1e-12, err_msg=name
+        )
+
+
+def test_the_order_of_slots_and_of_tokens_says_nothing():
+    batch = tokens()
+    rng = np.random.default_rng(1)
+    slots = rng.permuted(np.tile(np.arange(K), (len(batch["chosen"]), 1)), axis=1)
+    shuffled = {
+        **batch,
+        **{name: np.take_along_axis(batch[name], slots, 1) for name in ("chosen", "weights")},
+    }
+    order = rng.permutation(len(slots))
+    assert_same(
+        counted([batch]), counted([{name: value[order] for name, value in shuffled.items()}])
+    )
+
+
+def test_masked_tokens_may_hold_anything():
+    batch = tokens()
+    out = ~batch["mask"]
+    spoilt = {name: value.copy() for name, value in batch.items()}
+    spoilt["chosen"][out], spoilt["weights"][out], spoilt["probabilities"][out] = 99, np.nan, -3
+    spoilt["domain"][out], spoilt["token"][out] = 99, -7
+    assert_same(counted([batch]), counted([spoilt]))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, np.int64, np.uint64])
+def test_integers_of_any_width(kind):
+    batch = tokens(empty=0)
+    assert_same(counted([batch]), counted([{**batch, "chosen": batch["chosen"].astype(kind)}]))
+
+
+@pytest.mark.parametrize(("n_experts", "k"), [(6, 2), (8, 8), (5, 1), (32, 4)])
+def test_sets_are_numbered_one_by_one(n_experts, k):
+    statistics = RouterStatistics(n_experts, k)
+    assert len(statistics.sets) == sum(math.comb(n_experts, size) for size in range(k + 1))
+    np.testing.assert_array_equal(
+        statistics._set_numbers(statistics.sets), np.arange(len(statistics.sets))
+    )
+    rows = np.sort(statistics.sets, axis=1)
+    assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def test_too_many_sets_are_left_to_their_pairs():
+    statistics = RouterStatistics(64, 8)
+    statistics.update(0, distinct(np.random.default_rng(0), 50, 64, 8))
+    assert statistics.sets is None and statistics.layers[0].sets.size == 0
+    assert statistics.layers[0].pairs.sum() == 50 * 8 * 7
+
+
+# --- merging ---
+
+
+@given(st.lists(st.integers(0, 3), min_size=30, max_size=30), st.randoms())
+def test_merging_any_split_in_any_order_equals_one_pass(cuts, random):
+    batch = tokens()
+    parts = [counted([part]) for part in split(batch, cuts)]
+    random.shuffle(parts)
+    once = counted([batch])
+    assert_same(merge_statistics(parts), once)
+    assert_same(counted(split(batch, cuts)), once)
+    for part in parts[:-1]:
+        assert (parts[-1] + part).layers[0].tokens == parts[-1].layers[0].tokens + part.layers[
+            0
+        ].tokens
+
+
+def test_a_merge_leaves_its_parts_alone_and_takes_over_layers():
+    one, other = counted([tokens(0)]), RouterStatistics(E, K, **SIZES)
+    other.update("last", **tokens(1))
+    merged = one + other
+    assert list(merged.layers) == [0, "last"]
+    merged.update("last", **tokens(2))
+    assert_same(one, counted([tokens(0)]))
+    assert other.layers["last"].tokens < merged.layers["last"].tokens
+
+
+@pytest.mark.parametrize("how", ["bag", "delayed"])
+def test_dask_reduces_a_tree_to_the_same_statistics(how):
+    batches = [tokens(seed) for seed in range(9)]
+    once = counted(batches)
+    if how == "bag":
+        bag = dask.bag.from_sequence(batches, npartitions=5).map(lambda batch: counted([batch]))
+        task = bag.fold(operator.add, split_every=2)
+    else:
+        parts = [dask.delayed(counted)([batch]) for batch in batches]
+        while len(parts) > 1:
+            parts = [
+                dask.delayed(merge_statistics)(parts[i : i + 3]) for i in range(0, len(parts), 3)
+            ]
+        (task,) = parts
+    assert_same(task.compute(scheduler="threads", num_workers=2), once)
+
+
+def test_memory_does_not_grow_with_what_is_counted():
+    statistics = counted([tokens(0)])
+    before, pieces = statistics.nbytes, len(vars(statistics))
+    for seed in range(1, 20):
+        statistics.update(0, **tokens(seed, n_sequences=10 * seed))
+    assert statistics.nbytes == before and len(vars(statistics)) == pieces
+    assert statistics.layers[0].tokens > 50 * counted([tokens(0)]).layers[0].tokens
+
+
+# --- the null ---
+
+
+def test_pseudo_labels_are_even_independent_and_of_one_id_alone():
+    ids = np.arange(-5, 40_000) * 64
+    labels = pseudo_labels(ids, 4, 5, seed=3)
+    shares = np.array([np.bincount(row, minlength=5) for row in labels]) / len(ids)
+    np.testing.assert_allclose(shares, 0.2, atol=0.01)
+    for a, b in itertools.combinations(labels, 2):
+        joint = np.histogram2d(a, b, bins=5)[0]
+        # G test, 16 degrees of freedom: beyond 1 - 1e-4
+        assert 2 * len(ids) * joint_information(joint) < 45
+    np.testing.assert_array_equal(pseudo_labels(ids[[7]], 4, 5, seed=3), labels[:, [7]])
+    assert (pseudo_labels(ids, 4, 5, seed=4) != labels).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_null_in_constant_memory_is_that_of_permuted_sequences():
+    """Bursty sequences: tokens are far from independent, so that Miller and Madow's bias is far too
+    small."""
+    rng = np.random.default_rng(5)
+    n, length = 400, 25
+    skew = np.repeat(2 * rng.normal(size=(n, E)), length, axis=0)
+    domain = rng.choice(D, n, p=[0.4, 0.3, 0.2, 0.1])
+    statistics = RouterStatistics(E, K, n_domains=D, relabellings=200)
+    chosen = distinct(rng, n * length, skew=skew)
+    statistics.update(
+        0, chosen, domain=np.repeat(domain, length), sequence=np.repeat(np.arange(n), length)
+    )
+    null = [joint_information(table) for table in statistics.layers[0].null]
+    counts = np.array([np.bincount(rows.ravel(), minlength=E) for rows in chosen.reshape(n, -1)])
+    exact = relabelled_information(counts, domain, 200, rng=1)
+    assert np.mean(null) == pytest.approx(exact.mean(), rel=0.1)
+    assert np.quantile(null, 0.9) == pytest.approx(np.quantile(exact, 0.9), rel=0.15)
+    assert np.mean(null) > 5 * (D - 1) * (E - 1) / (2 * n * length * K)
+
+
+# --- files ---
+
+
+def test_a_saved_file_comes_back_whole(tmp_path, contents):
+    statistics = counted([tokens(0)], seed=9)
+    statistics.update("model.layers.1.mlp", **tokens(1))
+    statistics.save(tmp_path / "routes.npz")
+    again = load_statistics(tmp_path / "routes.npz")
+    assert_same(again, statistics)
+    again.update(0, **tokens(2))  # it goes on
+    assert list(contents(tmp_path)) == ["routes.npz"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, contents):
+    counted([tokens(0)]).save(tmp_path / "routes.npz")
+    before = contents(tmp_path)
+    monkeypatch.setattr(np, "savez_compressed", lambda file, **_: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        counted([tokens(1)]).save(tmp_path / "routes.npz")
+    assert contents(tmp_path) == before
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_statistics(tmp_path / "none.npz")
+    np.savez(tmp_path / "other.npz", counts=np.ones(3))
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 and no more")
+    np.savez(tmp_path / "pickled.npz", header=np.array([{}], dtype=object))
+    counted([tokens(0)]).save(tmp_path / "routes.npz")
+    with np.load(tmp_path / "routes.npz") as archive:
+        np.savez(tmp_path / "changed.npz", **{**archive, "0.slots": np.ones(E + 1, np.int64)})
+        np.savez(
+            tmp_path / "less.npz",
+            **{name: archive[name] for name in archive.files if name != "0.pairs"},
+        )
+    for name in ("other", "torn", "pickled", "changed", "less"):
+        with pytest.raises(ValueError, match=rf"{name}.npz holds no router statistics"):
+            load_statistics(tmp_path / f"{name}.npz")
+
+
+# --- two runs ---
+
+
+@given(
+    arrays(np.int8, (20, 3), elements=st.integers(0, 4), unique=False),
+    arrays(np.int8, (20, 2), elements=st.integers(0, 4), unique=False),
+)
+def test_agreement_is_that_of_the_sets(first, second):
+    for rows in (first, second):  # an expert named again is an empty slot
+        for row in rows:
+            row[[i for i in range(len(row)) if row[i] in row[:i]]] = -1
+    agreement = Agreement(5)
+    agreement.update(first, second)
+    sets = [({*a[a >= 0].tolist()}, {*b[b >= 0].tolist()}) for a, b in zip(first, second)]
+    most = sum(max(len(a), len(b)) for a, b in sets)
+    assert agreement.flip_rate == pytest.approx(1 - sum(len(a & b) for a, b in sets) / most)
+    best = max(
+        sum(len({order[i] for i in a} & b) for a, b in sets)
+        for order in itertools.permutations(range(5))
+    )
+    assert agreement.matched_flip_rate == pytest.approx(1 - best / most)
+    halves = [Agreement(5), Agreement(5)]
+    halves[0].update(first[:7], second[:7])
+    halves[1].update(first[7:], second[7:])
+    merged = halves[1] + halves[0]
+    np.testing.assert_array_equal(merged.pairs, agreement.pairs)
+    assert (merged.flip_rate, merged.information) == (agreement.flip_rate, agreement.information)
+
+
+def test_agreement_of_the_same_of_renamed_and_of_independent_runs():
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 4, 4000)
+    # experts 2g and 2g + 1: fixed groups of k = 2 among E = 8
+    chosen = group[:, None] * 2 + np.arange(2)
+    names = (np.arange(8) + 2) % 8
+    same, renamed, apart, fewer = Agreement(8), Agreement(8), Agreement(8), Agreement(8, 4)
+    same.update(chosen, chosen[:, ::-1])
+    renamed.update(chosen, names[chosen])
+    apart.update(chosen, rng.integers(0, 4, 4000)[:, None] * 2 + np.arange(2))
+    fewer.update(chosen, group[:, None])
+    assert same.flip_rate == same.matched_flip_rate == 0
+    shares = np.bincount(group) / 4000
+    assert same.information == pytest.approx(entropy(shares)) == pytest.approx(renamed.information)
+    assert renamed.flip_rate == 1 and renamed.matched_flip_rate == 0
+    # the two of a group are always chosen together
+    np.testing.assert_array_equal(renamed.matching // 2, names // 2)
+    assert (
+        apart.flip_rate
+        == pytest.approx(apart.chance_flip_rate, abs=0.03)
+        == pytest.approx(0.75, abs=0.03)
+    )
+    assert apart.information < 0.01
+    assert np.isnan(fewer.flip_rate) and fewer.information == pytest.approx(entropy(shares))
+    assert fewer.matched_flip_rate == pytest.approx(0.5) and (fewer.matching < 0).sum() == 4
+
+
+# --- bad input ---
+
+GOOD = np.array([[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "neither chosen nor probabilities"),
+        ({"chosen": [[0, 1, 1], [0, 1, 2]]}, r"row \[0, 1, 1\] that names an expert twice"),
+        ({"chosen": [[0, 1, 7], [0, 1, 2]]}, r"chosen holds 7; allowed are 0 to 6, and -1"),
+        ({"chosen": [[0, 1, -2], [0, 1, 2]]}, r"chosen holds -2"),
+        ({"chosen": [[0.0, 1, 2]]}, "chosen has dtype float64; allowed are integers"),
+        ({"chosen": [0, 1]}, r"chosen has shape \(2,\); allowed is \(2, k\) with k from 1 to 3"),
+        ({"chosen": [[0, 1, 2, 3]]}, r"chosen has shape \(1, 4\)"),
+        (
+            {"chosen": GOOD, "weights": [[1, 1, 1]]},
+            r"weights has shape \(1, 3\); allowed is \(2, 3\)",
+        ),
+        (
+            {"chosen": GOOD, "weights": -np.ones((2, 3))},
+            "weights holds -1; allowed are numbers >= 0",
+        ),
+        ({"chosen": GOOD, "weights": np.zeros((2, 3))}, "sum to 0; mask such tokens"),
+        ({"chosen": GOOD, "weights": np.full((2, 3), np.inf)}, "weights holds inf"),
+        ({"chosen": GOOD, "probabilities": np.ones((2, 7))}, "take the softmax of logits"),
+        ({"chosen": GOOD, "probabilities": np.ones((2, 6)) / 6}, r"allowed is \(2, 7\)"),
+        ({"chosen": GOOD, "domain": [0]}, r"domain has shape \(1,\); allowed is \(2,\)"),
+        ({"chosen": GOOD, "domain": [0, 4]}, "domain holds 4; allowed are 0 to 3"),
+        ({"chosen": GOOD, "token": [0, 1]}, "token is given, but n_tokens is 0"),
+        ({"chosen": GOOD, "sequence": [0.5, 1]}, "sequence has dtype float64"),
+        ({"chosen": GOOD, "mask": [True]}, r"mask has shape \(1,\)"),
+        ({"chosen": GOOD, "mask": [2, 0]}, "True for what counts"),
+        ({"probabilities": np.full((2, 7), 1 / 7), "domain": [0, 1]}, "domain without chosen"),
+        ({"chosen": GOOD, "layer": 1.5}, "layer is 1.5"),
+    ],
+)
+def test_a_refused_batch_says_why_and_changes_nothing(arguments, message):
+    statistics = RouterStatistics(E, K, n_domains=D)
+    statistics.update(0, GOOD, domain=[0, 1])
+    before = {name: value.copy() for name, value in vars(statistics.layers[0]).items()}
+    with pytest.raises(ValueError, match=message):
+        statistics.update(**{"layer": 0, **arguments})
+    assert list(statistics.layers) == [0]
+    for name, value in before.items():
+        np.testing.assert_array_equal(getattr(statistics.layers[0], name), value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: RouterStatistics(4, 5), "n_chosen is 5; allowed is at most 4"),
+        (lambda: RouterStatistics(0, 1), "n_experts is 0"),
+        (lambda: RouterStatistics(4, 2, n_domains=-1), "n_domains is -1"),
+        (
+            lambda: RouterStatistics(4, 2) + RouterStatistics(4, 2, seed=1),
+            "both must be made with the same numbers",
+        ),
+        (lambda: RouterStatistics(4, 2) + 1, "cannot merge int"),
+        (lambda: merge_statistics([]), "no statistics to merge"),
+        (lambda: Agreement(3) + Agreement(4), "cannot merge tables"),
+        (lambda: Agreement(3).update([[0]], [[0], [1]]), "other has shape"),
+        (lambda: Agreement(3).update([[0, 3]], [[0, 1]]), "chosen holds 3"),
+    ],
+)
+def test_bad_input_is_one_clear_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_saved_statistics_of_the_chapter_are_sealed_and_load():
+    folder = REPOSITORY / "data" / "routers"
+    file = check_file(
+        folder, read_manifest(folder, ["tiny_mixtral.npz"], "routing"), "tiny_mixtral.npz"
+    )
+    statistics = load_statistics(file)
+    assert sorted(statistics.layers) == [0, 1]
+    assert all(layer.slots.sum() == 2 * layer.tokens for layer in statistics.layers.values())
