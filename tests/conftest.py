@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from expertbank.shipped.bank import load_bank, save_bank
+from support import skip_or_fail
 
 # the same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones
 settings.register_profile(
@@ -24,13 +25,6 @@ settings.register_profile(
 )
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
-
-
-def skip_or_fail(reason: str):
-    """Skip on a reader's machine, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; CI must have it", pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from statistics import median
 import pytest
 
 from references import ROOT
-from test_browser import browser, say  # noqa: F401  (a fixture)
+from support import say
 
 NOTEBOOK = ".jp-NotebookPanel"
 NAME = "handle => handle.closest('.widget-slider').querySelector('.widget-label').textContent"
@@ -72,7 +72,7 @@ def wait_for(address, server):
     pytest.fail("JupyterLab did not start within a minute")
 
 
-def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):  # noqa: F811
+def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
     page.goto(f"{lab}/lab/tree/chapters", wait_until="domcontentloaded")

@@ -9,25 +9,10 @@ from types import SimpleNamespace
 import jupytext
 import nbformat
 import pytest
-import yaml
 
+from pages import HTML, LECTURES, PAGES, WITH_EXPLORER
 from references import REFERENCES, ROOT, chapters, notebook
 
-HTML = ROOT / "_build" / "html"
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates", "links"]
-LECTURES = [
-    "gate",
-    "theorem1",
-    *WITH_EXPLORER,
-    "solver",
-    "replicates",
-    "estimators",
-    "other_learners",
-    "audit",
-]
-LECTURES += ["theorem2", "testbed", "your_router"]
 NAMES = [chapter.stem for chapter in chapters()]
 
 

@@ -4,50 +4,14 @@ desk and phone."""
 import csv
 import functools
 import gzip
-import os
-import shutil
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from references import ROOT
-from test_book import HTML, LECTURES, PAGES, WITH_EXPLORER
+from pages import HTML, LECTURES, PAGES, WITH_EXPLORER, violations
+from support import say
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 PACKED = {".woff", ".woff2", ".png", ".jpg", ".gif"}  # what a server sends as it is, without gzip
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(scope="module")
-def site():
-    assert HTML.is_dir(), "run `make book`"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=HTML))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium in CI: install Debian's chromium")
-        pytest.skip("no Chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(
@@ -97,12 +61,6 @@ def weights():
         csv.writer(file).writerows([("page", "requests", "bytes"), *rows])
 
 
-def say(request, line):
-    """Keep a measurement for the end of the run, also that of a test that passes: see
-    `conftest`."""
-    request.node.user_properties.append(("measured", line))
-
-
 @functools.cache
 def transferred(path):
     """Bytes that GitHub Pages sends for a path of the site."""
@@ -139,16 +97,6 @@ def test_page_is_whole(visit, weights, request, name):
             page.asked, key=transferred
         )
     assert page.problems == []
-
-
-def violations(page):
-    """What axe-core finds serious or critical: rule and first place."""
-    assert AXE.is_file(), "run `make book`: it fetches axe-core from npm"
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-    return [
-        (v["id"], v["nodes"][0]["target"]) for v in found if v["impact"] in ("serious", "critical")
-    ]
 
 
 FRAME = ".explorer .widget-subarea .explorer-frames"

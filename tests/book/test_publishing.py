@@ -18,9 +18,8 @@ import pytest
 import yaml
 from pybtex.database import parse_string
 
+from pages import HTML, PAGES, TOC, Quiet, violations
 from references import ROOT, chapters
-from test_book import HTML, PAGES, TOC
-from test_browser import Quiet, browser, site, violations  # noqa: F401  (two are fixtures)
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 ADDRESS = CONFIG["repository"]["url"]
@@ -173,7 +172,7 @@ def test_citation_and_changes_come_from_their_files():
         assert re.search(rf"<h3>{re.escape(heading)}", page)
 
 
-def test_search_finds_a_term(browser, site):  # noqa: F811
+def test_search_finds_a_term(browser, site):
     page = browser.new_page()
     page.goto(f"{site}/search.html?q=distortion")
     page.locator("#search-results li a").first.wait_for()
@@ -199,7 +198,7 @@ class Pages(Quiet):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_error_page_works_at_any_depth(browser, theme):  # noqa: F811
+def test_error_page_works_at_any_depth(browser, theme):
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page(color_scheme=theme)
@@ -230,9 +229,9 @@ def test_mathematics_becomes_mathml(name, monkeypatch):
         assert "\\" not in "".join(ElementTree.fromstring(result).itertext()), block or inline
 
 
-def test_pdf_has_outline_and_text(browser, tmp_path):  # noqa: F811  (asks for the browser, to skip where there is none)
+def test_pdf_has_outline_and_text(browser, tmp_path):
     """The script behind `make pdf`, on one page. In a process of its own: Playwright runs once in
-    each."""
+    each. Asks for the browser, to skip where there is none."""
     command = [
         sys.executable,
         ROOT / "chapters/_ext/pdf.py",

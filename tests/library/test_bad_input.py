@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import expertbank as eb
-from conftest import skip_or_fail
 from expertbank import channels, synthetic
 from expertbank.information import miller_madow_bias
 from expertbank.learners import empirical_risks, enumerate_datasets
 from expertbank.shipped.manifest import read_manifest
+from support import refused, skip_or_fail
 
 LOSSES = np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.5], [0.2, 0.3, 0.1]])
 GATE = np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
@@ -46,20 +46,6 @@ TAKES_RISKS = {
     "alpha_mixture": lambda risks: eb.alpha_mixture(risks, 0.5),
     "gibbs_posterior": lambda risks: eb.gibbs_posterior(risks, 2.0),
 }
-
-
-def refused(call, name: str, found: str = "", error=ValueError) -> str:
-    """The message of the error that `call` raises, after checking that it says what it must."""
-    # and no NumPy warning on the way
-    with np.errstate(all="raise"), pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert caught.type is error
-    assert "\n" not in message
-    assert re.search(rf"\b{re.escape(name)}\b", message), message
-    assert found in message, message
-    assert re.search("allowed|must|needed|needs|rectangular", message), message
-    return message
 
 
 # --- tables ---

@@ -4,23 +4,14 @@ overwritten."""
 from __future__ import annotations
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
 
 from expertbank._files import write_atomically
 from expertbank.shipped.bank import load_bank, save_bank
-from expertbank.shipped.manifest import check_file, describe_file, read_manifest
-
-
-def reseal(folder):
-    """Make the manifest vouch for whatever the files hold now."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"] = {name: describe_file(folder / name) for name in manifest["files"]}
-    path.write_text(json.dumps(manifest))
-
+from expertbank.shipped.manifest import check_file, read_manifest
+from support import reseal
 
 # --- what is written is read back ---
 

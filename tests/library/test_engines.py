@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import expertbank as eb
-from conftest import skip_or_fail
 from expertbank import tables
+from support import skip_or_fail
 
 try:
     import dask

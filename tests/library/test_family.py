@@ -8,10 +8,9 @@ import joblib
 import numpy as np
 import pytest
 
-from conftest import skip_or_fail
 from expertbank import cli, load_bank, load_family
 from expertbank.shipped.manifest import REPOSITORY, read_manifest
-from test_training import experts  # noqa: F401  (a fixture: training on a slice of MNIST)
+from support import skip_or_fail
 
 
 @pytest.fixture(scope="module")

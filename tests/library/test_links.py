@@ -19,7 +19,7 @@ from expertbank.rate_distortion import (
     rate_distortion_curve,
     routing,
 )
-from test_bad_input import refused
+from support import refused
 
 EPSILONS = (0.1, 0.5, 1, 2, 4, 8)
 

@@ -20,26 +20,7 @@ import numpy as np
 import pytest
 
 from expertbank.shipped.bank import load_bank, save_bank
-from test_bank import reseal
-
-SLICE = {"train": 600, "test": 300}
-
-
-@pytest.fixture(scope="module")
-def experts(mnist_root):
-    """expertbank.training.experts, reading the first few hundred images of each split (in this
-    process alone)."""
-    from expertbank.training import experts
-
-    whole = experts.load_mnist
-
-    def load_slice(split, root=None, download=False):
-        images, labels = whole(split, root or mnist_root, download)
-        return images[: SLICE[split]], labels[: SLICE[split]]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experts, "load_mnist", load_slice)
-        yield experts
+from support import SLICE, reseal
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 
-from conftest import skip_or_fail
 from expertbank.routers.hooks import (
     MODEL_FAMILIES,
     TRANSFORMERS,
@@ -16,6 +15,7 @@ from expertbank.routers.hooks import (
 )
 from expertbank.routers.statistics import RouterStatistics
 from expertbank.shipped.manifest import REPOSITORY
+from support import skip_or_fail
 
 N_EXPERTS, N_TOKENS = 8, 64
 NAMES = [family.name for family in MODEL_FAMILIES]

@@ -1,0 +1,24 @@
+"""What the tests of the library share: training on a slice of MNIST."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import SLICE
+
+
+@pytest.fixture(scope="module")
+def experts(mnist_root):
+    """expertbank.training.experts, reading the first few hundred images of each split (in this
+    process alone)."""
+    from expertbank.training import experts
+
+    whole = experts.load_mnist
+
+    def load_slice(split, root=None, download=False):
+        images, labels = whole(split, root or mnist_root, download)
+        return images[: SLICE[split]], labels[: SLICE[split]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experts, "load_mnist", load_slice)
+        yield experts

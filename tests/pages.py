@@ -1,0 +1,47 @@
+"""The built site, for the tests that read or open it: where its pages are, what each must have, a
+silent server, and axe-core's findings.
+"""
+
+from __future__ import annotations
+
+from http.server import SimpleHTTPRequestHandler
+
+import yaml
+
+from references import ROOT
+
+HTML = ROOT / "_build" / "html"
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates", "links"]
+LECTURES = [
+    "gate",
+    "theorem1",
+    *WITH_EXPLORER,
+    "solver",
+    "replicates",
+    "estimators",
+    "other_learners",
+    "audit",
+    "theorem2",
+    "testbed",
+    "your_router",
+]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and prints no line for each."""
+
+    def log_message(self, *args):
+        pass
+
+
+def violations(page) -> list[tuple[str, list]]:
+    """What axe-core finds serious or critical: rule and first place."""
+    assert AXE.is_file(), "run `make book`: it fetches axe-core from npm"
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    return [
+        (v["id"], v["nodes"][0]["target"]) for v in found if v["impact"] in ("serious", "critical")
+    ]

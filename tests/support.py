@@ -1,0 +1,56 @@
+"""What test modules share and no fixture provides: skipping, what an error must say, a manifest
+sealed anew, a measurement to print.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from expertbank.shipped.manifest import describe_file
+
+# images of each split that tests train on
+SLICE = {"train": 600, "test": 300}
+
+
+def skip_or_fail(reason: str):
+    """Skip on a reader's machine, fail in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI must have it", pytrace=False)
+    pytest.skip(reason)
+
+
+def refused(
+    call: Callable[[], object], name: str, found: str = "", error: type[Exception] = ValueError
+) -> str:
+    """The message of the error that `call` raises, after checking that it says what it must."""
+    # and no NumPy warning on the way
+    with np.errstate(all="raise"), pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert caught.type is error
+    assert "\n" not in message
+    assert re.search(rf"\b{re.escape(name)}\b", message), message
+    assert found in message, message
+    assert re.search("allowed|must|needed|needs|rectangular", message), message
+    return message
+
+
+def reseal(folder: Path) -> None:
+    """Make the manifest vouch for whatever the files hold now."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {name: describe_file(folder / name) for name in manifest["files"]}
+    path.write_text(json.dumps(manifest))
+
+
+def say(request: pytest.FixtureRequest, line: str) -> None:
+    """Keep a measurement for the end of the run, also that of a test that passes: see
+    `conftest`."""
+    request.node.user_properties.append(("measured", line))
