@@ -4,10 +4,13 @@ import ast
 import re
 import tokenize
 import tomllib
+from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
 
+import style
 from expertbank.shipped.manifest import REPOSITORY
 
 LIBRARY = REPOSITORY / "lib" / "expertbank"
@@ -68,7 +71,8 @@ def test_imports_run_one_way(path):
     for module in imports_of(path):
         if module.startswith("expertbank."):
             imported, own = module.removeprefix("expertbank."), name_of(path)
-            assert level[imported] < level[own]
+            assert {imported, own} <= set(level), f"{own} or {imported} stands in no layer"
+            assert level[imported] < level[own], f"{own} imports {imported}"
 
 
 # core <- shipped, routers <- training, book <- cli
@@ -102,14 +106,105 @@ def test_heavy_packages_load_only_where_they_are_used(path):
         assert package not in allowed or name_of(path).startswith(allowed[package])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_functions_are_short_and_public_ones_documented(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 120, f"{node.name} is too long"
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{node.name} has no docstring"
+# --- how it is written ---
+
+# rules that a module does not keep yet: this file has to go
+PENDING = Path(__file__).with_name("pending.txt")
+# figures and commands are executed by the chapters and the tests of the command line
+WITHOUT_EXAMPLES = {"book", "cli"}
+# names that stand in two modules and mean the same in both, with the reason
+SHARED_NAMES: dict[str, str] = {}
+
+
+def pending():
+    lines = PENDING.read_text().splitlines() if PENDING.exists() else []
+    return {tuple(line.split()) for line in lines}
+
+
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def places(rule, name, paths):
+    """Where files break a rule, as file:line and what is wrong there."""
+    return [
+        f"{path.relative_to(REPOSITORY)}:{line}: {message}"
+        for path in paths
+        if (name, name_of(path)) not in pending()
+        for line, message in rule(tree_of(path))
+    ]
+
+
+@pytest.mark.parametrize("name", style.RULES)
+def test_modules_are_written_for_a_reader(name):
+    found = places(style.RULES[name], name, MODULES)
+    assert not found, "\n".join(found)
+
+
+def test_every_public_function_shows_an_example():
+    paths = [
+        path
+        for path in MODULES
+        if wing_of(path) not in WITHOUT_EXAMPLES and not path.name.startswith("_")
+    ]
+    found = places(style.missing_examples, "missing_examples", paths)
+    assert not found, "\n".join(found)
+
+
+def test_one_name_has_one_meaning():
+    defined = {}
+    for path in MODULES:
+        for name, line in style.public_names(tree_of(path)):
+            place = f"{path.relative_to(REPOSITORY)}:{line}"
+            defined.setdefault(name, []).append(place)
+    several = {name: places for name, places in defined.items() if len(places) > 1}
+    allowed = set(SHARED_NAMES) | {name for rule, name in pending() if rule == "names"}
+    found = [f"{name}: {', '.join(several[name])}" for name in several if name not in allowed]
+    assert not found, "\n".join(found)
+    assert set(SHARED_NAMES) <= set(several), "an exception that nothing needs"
+
+
+# a rule, what it finds and what it lets pass
+SAMPLES = [
+    ("nested_conditionals", "x = a if p else b if q else c", "x = a if p else b"),
+    (
+        "nested_conditionals",
+        "x = a if p else f(b if q else c)",
+        "x = (a if p else b, c if q else d)",
+    ),
+    ("calls_in_tuple_assignments", "a, b = f(), g()", "a, b = f()"),
+    ("calls_in_tuple_assignments", "(a, b), c = (1, 2), [f(x) for x in y]", "a, b = b, a % b"),
+    ("bare_tuples", "f(), g()", "x = f(), g()"),
+    ("stored_lambdas", "f = lambda x: x", "sorted(a, key=lambda x: x)"),
+    ("stored_lambdas", "table = {'a': lambda x: x}", "map(lambda x: x, a)"),
+    ("stored_lambdas", "table = dict(a=lambda x: x)", "def f(x): return x"),
+    ("truth_used_as_value", "x = given or 3", "x = a > 3 or isinstance(a, str)"),
+    ("truth_used_as_value", "f(a and b)", "f(not a and b < 3)"),
+    ("truth_used_as_value", "def f(a): return a and b", "def f(a: bool): return a and b < 3"),
+    ("truth_used_as_value", "x = [a or b for a in c]", "x = [a for a in c if a or b]"),
+    ("truth_used_as_value", "x = a if p else b or c", "x = a if p or q else b"),
+    ("truth_used_as_value", "f(a or b for a in c)", "any(a or b for a in c)"),
+    ("truth_used_as_value", "while f(a or b): pass", "while a or (b and not c): pass"),
+    ("long_functions", "def f():\n" + "    x = 1\n" * 60, "def f():\n" + "    x = 1\n" * 59),
+    ("missing_docstrings", "def f(): pass", "def _f(): pass"),
+]
+
+
+@pytest.mark.parametrize(("name", "bad", "good"), SAMPLES)
+def test_the_rules_find_what_they_forbid(name, bad, good):
+    assert list(style.RULES[name](ast.parse(bad)))
+    assert not list(style.RULES[name](ast.parse(good)))
+
+
+def test_examples_and_names_are_found():
+    without = ast.parse('def f():\n    "Says."\n\ndef g():\n    ">>> g()"\n')
+    assert [line for line, _ in style.missing_examples(without)] == [1]
+    names = ast.parse("A, b = 1, 2\n_c = 3\nd: int = 4\nclass E: pass\nimport f")
+    assert [name for name, _ in style.public_names(names)] == ["A", "b", "d", "E"]
+
+
+# --- how large it is ---
 
 
 def code_lines(path):
@@ -132,7 +227,7 @@ def code_lines(path):
 
 
 # code lines a wing may have: a promise to the reader. Take something out before raising one.
-CAPS = {"core": 2800, "shipped": 500, "routers": 2800, "training": 1300, "book": 2400, "cli": 400}
+CAPS = {"core": 2800, "shipped": 500, "routers": 2800, "training": 1300, "book": 2000, "cli": 350}
 
 
 def wing_of(path):
@@ -146,7 +241,10 @@ def wing_of(path):
 @pytest.mark.parametrize("wing", CAPS)
 def test_every_wing_stays_small(wing):
     size = sum(code_lines(path) for path in MODULES if wing_of(path) == wing)
-    assert 0 < size <= CAPS[wing]
+    assert size > 0
+    if ("cap", wing) in pending():
+        pytest.xfail(f"{wing} has {size} code lines, {CAPS[wing]} are allowed")
+    assert size <= CAPS[wing]
 
 
 def test_no_pickle_anywhere():
