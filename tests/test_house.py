@@ -25,7 +25,7 @@ LAYERS = [
     {"bounds", "theorem1", "privacy", "links", "distortions"},
     {"ladder", "rate_distortion"},
     {"uncertainty", "synthetic", "gates", "theorem2"},
-    {"shipped.manifest", "routers.measures"},
+    {"shipped.manifest", "routers.measures", "routers._batch", "routers._sets"},
     {"shipped.bank", "shipped.testbed", "routers.statistics"},
     {"shipped.gates", "routers.agreement", "routers.formats"},
     {"routers.report", "routers.hooks"},

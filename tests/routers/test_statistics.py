@@ -170,7 +170,7 @@ def test_sets_are_numbered_one_by_one(n_experts, k):
     statistics = RouterStatistics(n_experts, k)
     assert len(statistics.sets) == sum(math.comb(n_experts, size) for size in range(k + 1))
     np.testing.assert_array_equal(
-        statistics._set_numbers(statistics.sets), np.arange(len(statistics.sets))
+        statistics.set_numbering.numbers(statistics.sets), np.arange(len(statistics.sets))
     )
     rows = np.sort(statistics.sets, axis=1)
     assert len(np.unique(rows, axis=0)) == len(rows)

@@ -10,19 +10,52 @@ from __future__ import annotations
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_interval, as_number
+from expertbank._checks import as_count, as_number
 from expertbank.information import as_counts, conditional_information, joint_information
 
+N_NULL = 20  # permutations behind each `_null` of `specialisation`
 
-def renyi_entropy(load, order: float) -> float:
+
+# --- counting ---
+
+
+def routing_counts(
+    chosen: ArrayLike, labels: ArrayLike, n_labels: int, n_experts: int
+) -> np.ndarray:
+    """How often each label met each expert, (n_labels, E), from chosen (..., k) experts.
+
+    `labels` has the shape of `chosen` without its last axis, or one that broadcasts to it. -1 for a
+    dropped choice or an unknown label counts nowhere.
+
+    >>> routing_counts([[0, 1], [0, 2], [2, -1]], [0, 0, 1], n_labels=2, n_experts=3).tolist()
+    [[2, 1, 1], [0, 0, 1]]
+    """
+    chosen = np.asarray(chosen)
+    labels = np.broadcast_to(np.asarray(labels)[..., None], chosen.shape)
+    kept = (chosen >= 0) & (labels >= 0)
+    cells = labels[kept] * n_experts + chosen[kept]
+    counts = np.bincount(cells, minlength=n_labels * n_experts)
+    return counts.reshape(n_labels, n_experts)
+
+
+# --- load ---
+
+
+def renyi_entropy(load: ArrayLike, order: float) -> float:
     """Rényi entropy in nats of the load (E,), counts or shares, of order 0 to infinity; order 1 is
     Shannon's.
 
-    One family holds the usual summaries: e^H_0 experts are used, CV^2 = E e^-H_2 - 1, MaxVio = E
-    e^-H_inf - 1.
+    One family holds the usual summaries: e^H_0 experts are used, CV^2 = E e^-H_2 - 1, MaxVio =
+    E e^-H_inf - 1. Raises ValueError for a negative order, and where `load` is not (E,) numbers
+    >= 0 of which one is positive, as every function of a load here.
+
+    >>> [round(renyi_entropy([2, 1, 1, 0], order), 4) for order in (0, 1, np.inf)]
+    [1.0986, 1.0397, 0.6931]
     """
-    share, order = _shares(load), as_number(order, "order", 0, np.inf)
+    share = _shares(load)
+    order = as_number(order, "order", 0, np.inf)
     used = share[share > 0]
     if order == 1:
         return float(scipy.special.entr(used).sum())
@@ -31,30 +64,49 @@ def renyi_entropy(load, order: float) -> float:
     return float(scipy.special.logsumexp(order * np.log(used)) / (1 - order))
 
 
-def variation(load) -> float:
-    """Coefficient of variation of the load (E,): its standard deviation over its mean."""
+def variation(load: ArrayLike) -> float:
+    """Coefficient of variation of the load (E,): its standard deviation over its mean.
+
+    >>> variation([5, 5, 5]), variation([2, 0])
+    (0.0, 1.0)
+    """
     share = _shares(load)
     return float(share.std() * len(share))
 
 
-def max_violation(load) -> float:
+def max_violation(load: ArrayLike) -> float:
     """MaxVio of the load (E,): how far the busiest expert lies above the mean load, as a share of
-    it."""
+    it.
+
+    >>> max_violation([2, 1, 1, 0])  # the busiest has twice its share
+    1.0
+    """
     share = _shares(load)
     return float(share.max() * len(share) - 1)
 
 
-def utilisation(load) -> float:
+def utilisation(load: ArrayLike) -> float:
     """P3's utilisation, sum_i min(f_i, 1/E), of the load (E,): one less its distance in variation
-    to balance."""
+    to balance.
+
+    >>> utilisation([1, 1, 1, 1]), utilisation([2, 1, 1, 0])
+    (1.0, 0.75)
+    """
     share = _shares(load)
     return float(np.minimum(share, 1 / len(share)).sum())
 
 
-def balance_loss(load, probabilities) -> float:
+def balance_loss(load: ArrayLike, probabilities: ArrayLike) -> float:
     """The auxiliary loss E sum_i f_i P_i of a load (E,) and mean gate probabilities (E,); 1 where
-    both are even."""
-    share, mean = _shares(load), _shares(probabilities, "probabilities")
+    both are even.
+
+    Raises ValueError where the two are not of the same number of experts.
+
+    >>> balance_loss([1, 1], [0.5, 0.5]), balance_loss([1, 0], [0.75, 0.25])
+    (1.0, 1.5)
+    """
+    share = _shares(load)
+    mean = _shares(probabilities, "probabilities")
     if share.shape != mean.shape:
         raise ValueError(
             f"load has {len(share)} experts, probabilities {len(mean)}; they must be the same"
@@ -62,49 +114,83 @@ def balance_loss(load, probabilities) -> float:
     return float(len(share) * share @ mean)
 
 
-def purity(counts) -> float:
+def _shares(load: ArrayLike, name: str = "load") -> np.ndarray:
+    """A load (E,) scaled to sum to 1."""
+    load = np.asarray(load, dtype=float)
+    is_load = load.ndim == 1 and np.isfinite(load).all() and load.min(initial=0) >= 0
+    if not is_load or not load.sum() > 0:
+        raise ValueError(
+            f"{name} has shape {load.shape}; allowed are (E,) numbers >= 0 that do not all vanish"
+        )
+    return load / load.sum()
+
+
+# --- what the expert tells about a label ---
+
+
+def purity(counts: ArrayLike) -> float:
     """P3's purity, (1/E) sum_i max_d f_i^d / f_i, of counts (D, E) over tokens whose domain is
     plain.
 
     P3 leaves an expert that serves none of them undefined (0/0): such experts are left out of the
     mean.
+
+    >>> purity([[4, 0, 0], [0, 1, 0]]), purity([[1, 1], [1, 1]])
+    (1.0, 0.5)
     """
     counts = as_counts(counts)
     used = counts.sum(axis=0) > 0
     return float((counts.max(axis=0)[used] / counts.sum(axis=0)[used]).mean())
 
 
-def load_purity(counts) -> float:
-    """Purity weighted by load, sum_i max_d f_i^d: how often the likeliest domain of an expert is
-    right."""
+def load_purity(counts: ArrayLike) -> float:
+    """Purity of counts (D, E) weighted by load, sum_i max_d f_i^d: how often the likeliest domain
+    of an expert is right.
+
+    >>> load_purity([[6, 1], [2, 1]])
+    0.7
+    """
     counts = as_counts(counts)
     return float(counts.max(axis=0).sum() / counts.sum())
 
 
 def fano_floor(accuracy: float, label_entropy: float, n_labels: int) -> float:
-    """Least I(D;T) in nats at which D is guessed from T with this accuracy: Fano, H(D) - h(e) - e
-    log(D - 1)."""
+    """Least I(D;T) in nats at which D is guessed from T with this accuracy: Fano's inequality,
+    H(D) - h(e) - e log(D - 1) with the error e = 1 - accuracy.
+
+    Raises ValueError for an accuracy outside [0, 1], fewer than two labels, or an entropy that so
+    many labels cannot have.
+
+    >>> round(fano_floor(1.0, np.log(4), n_labels=4), 4)  # who is always right knows the label
+    1.3863
+    >>> round(fano_floor(0.9, np.log(2), n_labels=2), 4)
+    0.3681
+    """
     error = 1 - as_number(accuracy, "accuracy", 0, 1)
     n_labels = as_count(n_labels, "n_labels", 2)
-    label_entropy = as_interval(
-        label_entropy, "label_entropy", 0, np.log(n_labels) + 1e-9, "[0, log n_labels]"
-    )
+    most = float(np.log(n_labels)) + 1e-9
+    entropy = as_number(label_entropy, "label_entropy", 0, most, "[0, log n_labels]")
     doubt = scipy.special.entr(error) + scipy.special.entr(1 - error) + error * np.log(n_labels - 1)
-    return float(max(0.0, label_entropy - doubt))
+    return float(max(0.0, entropy - doubt))
 
 
-def relabelled_information(unit_counts, labels, n: int = 100, rng=0) -> np.ndarray:
+def relabelled_information(
+    unit_counts: ArrayLike, labels: ArrayLike, n: int = 100, rng: np.random.Generator | int = 0
+) -> np.ndarray:
     """I(D;T) (n,) in nats when the labels (S,) of whole units with counts (S, E) are permuted: the
     null.
 
     Units are sequences, since tokens of one sequence share the label and are not exchangeable by
-    themselves.
+    themselves. Raises ValueError where there is not one label for each unit.
+
+    >>> counts = [[9, 1], [9, 1], [1, 9], [1, 9]]
+    >>> null = relabelled_information(counts, labels=[0, 0, 1, 1], n=50)
+    >>> sorted(set(null.round(4).tolist()))  # mixed labels tell nothing
+    [0.0, 0.3681]
     """
-    unit_counts, labels, rng = (
-        as_counts(unit_counts),
-        np.asarray(labels),
-        np.random.default_rng(rng),
-    )
+    unit_counts = as_counts(unit_counts)
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(rng)
     if labels.shape != unit_counts.shape[:1]:
         raise ValueError(
             f"labels has shape {labels.shape}; allowed is ({len(unit_counts)},), one for each unit"
@@ -117,53 +203,62 @@ def relabelled_information(unit_counts, labels, n: int = 100, rng=0) -> np.ndarr
     return found
 
 
-def _shares(load, name: str = "load") -> np.ndarray:
-    load = np.asarray(load, dtype=float)
-    if (
-        load.ndim != 1
-        or not np.isfinite(load).all()
-        or load.min(initial=0) < 0
-        or not load.sum() > 0
-    ):
-        raise ValueError(
-            f"{name} has shape {load.shape}; allowed are (E,) numbers >= 0 that do not all vanish"
-        )
-    return load / load.sum()
+def group_entropy(scope: int, n_sequences: int = 64, n_domains: int = 8) -> float:
+    """Mean entropy in nats of the domain of a token in a random group of `scope` of the step's
+    sequences.
 
+    Every domain has the same number of sequences in the step. A router that loads all experts alike
+    within every such group has I(D;T) at most this: the corollary of the scope theorem. Raises
+    ValueError where the domains do not divide the sequences, or the scope exceeds them.
 
-N_NULL = 20
-
-
-def routing_counts(chosen, labels, n_labels: int, n_experts: int) -> np.ndarray:
-    """How often each label met each expert, (n_labels, E): chosen (..., k) with -1 for a dropped
-    choice.
-
-    `labels` has the shape of `chosen` without its last axis, or one that broadcasts to it.
+    >>> [abs(round(group_entropy(scope), 4)) for scope in (1, 8, 64)]  # log 8 = 2.0794
+    [0.0, 1.6003, 2.0794]
     """
-    chosen = np.asarray(chosen)
-    labels = np.broadcast_to(np.asarray(labels)[..., None], chosen.shape)
-    kept = chosen >= 0
-    cells = np.bincount(labels[kept] * n_experts + chosen[kept], minlength=n_labels * n_experts)
-    return cells.reshape(n_labels, n_experts)
+    scope = as_count(scope, "scope")
+    n_sequences = as_count(n_sequences, "n_sequences")
+    if n_sequences % as_count(n_domains, "n_domains") or scope > n_sequences:
+        raise ValueError(
+            f"scope is {scope} of {n_sequences} sequences in {n_domains} domains; they must fit"
+        )
+    counts = np.arange(scope + 1)
+    drawn = scipy.stats.hypergeom.pmf(counts, n_sequences, n_sequences // n_domains, scope)
+    return float(n_domains * drawn @ scipy.special.entr(counts / scope))
 
 
-def specialisation(chosen, weights, domains, placed, n_experts: int, rng=0) -> dict[str, float]:
+# --- everything about one run of the testbed ---
+
+
+def specialisation(
+    chosen: ArrayLike,
+    weights: ArrayLike,
+    domains: ArrayLike,
+    placed: ArrayLike,
+    n_experts: int,
+    rng: np.random.Generator | int = 0,
+) -> dict[str, float]:
     """P3's measures and ours for whole sequences: chosen (S, L, k), -1 where dropped, weights (S,
     L, k), domains (S,), placed (S, L), true for tokens of T_D. T is a uniform pick among a token's
     experts.
 
-    `I(X;T)` alone weighs them by the router's weights. Names that end in `_null` are means over
-    `N_NULL` permutations: of the domains of whole sequences, and for `sequence_information` of the
-    tokens of each position among sequences. H(T), I(X;T), utilisation and MaxVio use no label, so
-    relabelling leaves them as they are.
+    `I(X;T)` alone (`rate`) weighs them by the router's weights. Names that end in `_null` are means
+    over `N_NULL` permutations: of the domains of whole sequences, and for `sequence_information` of
+    the tokens of each position among sequences. H(T), I(X;T), utilisation and MaxVio use no label,
+    so relabelling leaves them as they are.
+
+    >>> chosen = np.repeat([0, 0, 1, 1], 3).reshape(4, 3, 1)  # an expert for each domain
+    >>> weights = np.ones(chosen.shape)
+    >>> found = specialisation(chosen, weights, [0, 0, 1, 1], np.ones((4, 3), bool), n_experts=2)
+    >>> found["purity"], round(found["domain_information"], 4), round(found["cap"], 4)
+    (1.0, 0.6931, 0.6931)
     """
-    chosen, domains, rng = np.asarray(chosen), np.asarray(domains), np.random.default_rng(rng)
-    n_sequences, length, _ = chosen.shape
+    chosen = np.asarray(chosen)
+    weights = np.asarray(weights)
+    domains = np.asarray(domains)
+    rng = np.random.default_rng(rng)
     n_domains = int(domains.max()) + 1
-    sequence = np.arange(n_sequences)[:, None]
-    by_sequence = routing_counts(chosen, sequence, n_sequences, n_experts)
+    plain = np.where(np.asarray(placed)[..., None], chosen, -1)
+    by_sequence = _counts_by_sequence(chosen, np.arange(len(chosen))[:, None], n_experts)
     by_domain = routing_counts(chosen, domains[:, None], n_domains, n_experts)
-    plain = np.where(placed[..., None], chosen, -1)
     load = by_sequence.sum(axis=0)
     found = {
         "utilisation": utilisation(load),
@@ -177,56 +272,65 @@ def specialisation(chosen, weights, domains, placed, n_experts: int, rng=0) -> d
         "position_information": _given_position(chosen, domains, n_domains, n_experts),
     }
     found["sequence_entropy"] = found["entropy"] - found["sequence_information"]
-    found["cap"] = np.log(n_experts) - found["sequence_entropy"]
-    found["domain_information_null"] = float(
-        relabelled_information(by_sequence, domains, N_NULL, rng).mean()
-    )
-    nulls = np.empty((N_NULL, 4))
+    found["cap"] = float(np.log(n_experts)) - found["sequence_entropy"]
+    null = relabelled_information(by_sequence, domains, N_NULL, rng)
+    found["domain_information_null"] = float(null.mean())
+    return found | _null_means(chosen, plain, domains, n_experts, rng)
+
+
+def _null_means(
+    chosen: np.ndarray,
+    plain: np.ndarray,
+    domains: np.ndarray,
+    n_experts: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Means over permutations of the measures that depend on labels, under `<measure>_null`."""
+    n_sequences, length, _ = chosen.shape
+    n_domains = int(domains.max()) + 1
+    sequence = np.broadcast_to(np.arange(n_sequences)[:, None], (n_sequences, length))
+    names = ("purity", "load_purity", "sequence_information", "position_information")
+    nulls = np.empty((N_NULL, len(names)))
     for i in range(N_NULL):
         relabelled = rng.permutation(domains)
-        shuffled = rng.permuted(np.broadcast_to(sequence, (n_sequences, length)), axis=0)
+        shuffled = rng.permuted(sequence, axis=0)
+        pure = routing_counts(plain, relabelled[:, None], n_domains, n_experts)
+        by_domain = routing_counts(chosen, relabelled[:, None], n_domains, n_experts)
         nulls[i] = (
-            purity(routing_counts(plain, relabelled[:, None], n_domains, n_experts)),
-            load_purity(routing_counts(chosen, relabelled[:, None], n_domains, n_experts)),
-            joint_information(routing_counts(chosen, shuffled, n_sequences, n_experts)),
+            purity(pure),
+            load_purity(by_domain),
+            joint_information(_counts_by_sequence(chosen, shuffled, n_experts)),
             _given_position(chosen, relabelled, n_domains, n_experts),
         )
-    names = ("purity", "load_purity", "sequence_information", "position_information")
-    return found | {
-        f"{name}_null": float(value) for name, value in zip(names, nulls.mean(axis=0), strict=True)
-    }
+    means = nulls.mean(axis=0)
+    return {f"{name}_null": float(mean) for name, mean in zip(names, means, strict=True)}
 
 
-def _given_position(chosen, domains, n_domains: int, n_experts: int) -> float:
+def _counts_by_sequence(chosen: np.ndarray, sequence: np.ndarray, n_experts: int) -> np.ndarray:
+    """Counts (S, E) of chosen (S, L, k) whose tokens belong to the sequences (S, L) or (S, 1)."""
+    return routing_counts(chosen, sequence, len(chosen), n_experts)
+
+
+def _given_position(
+    chosen: np.ndarray, domains: np.ndarray, n_domains: int, n_experts: int
+) -> float:
+    """I(D;T | position) in nats of chosen (S, L, k) in sequences of domains (S,)."""
     length = chosen.shape[1]
-    labels = np.arange(length) * n_domains + domains[:, None]
+    labels = np.arange(length) * n_domains + domains[:, None]  # (S, L)
     counts = routing_counts(chosen, labels, length * n_domains, n_experts)
-    return conditional_information(np.moveaxis(counts.reshape(length, n_domains, n_experts), 0, -1))
+    by_position = counts.reshape(length, n_domains, n_experts)
+    return conditional_information(np.moveaxis(by_position, 0, -1))
 
 
-def _weighted_rate(chosen, weights, n_experts: int) -> float:
+def _weighted_rate(chosen: np.ndarray, weights: np.ndarray, n_experts: int) -> float:
     """I(X;T) where a token picks among its kept experts by weight; tokens whose every choice was
     dropped are out."""
-    weights = np.where(chosen >= 0, weights, 0).astype(float).reshape(-1, chosen.shape[-1])
-    served = weights.sum(axis=1) > 0
-    weights = weights[served] / weights[served].sum(axis=1, keepdims=True)
-    experts = chosen.reshape(weights.shape[0] if served.all() else -1, chosen.shape[-1])
-    load = np.bincount(experts[served].clip(0).ravel(), weights.ravel(), minlength=n_experts)
-    return float(renyi_entropy(load, 1) - scipy.special.entr(weights).sum(axis=1).mean())
-
-
-def group_entropy(scope: int, n_sequences: int = 64, n_domains: int = 8) -> float:
-    """Mean entropy in nats of the domain of a token in a random group of `scope` of the step's
-    sequences.
-
-    Every domain has the same number of sequences in the step. A router that loads all experts alike
-    within every such group has I(D;T) at most this: the corollary of the scope theorem.
-    """
-    scope, n_sequences = as_count(scope, "scope"), as_count(n_sequences, "n_sequences")
-    if n_sequences % as_count(n_domains, "n_domains") or scope > n_sequences:
-        raise ValueError(
-            f"scope is {scope} of {n_sequences} sequences in {n_domains} domains; they must fit"
-        )
-    counts = np.arange(scope + 1)
-    drawn = scipy.stats.hypergeom.pmf(counts, n_sequences, n_sequences // n_domains, scope)
-    return float(n_domains * drawn @ scipy.special.entr(counts / scope))
+    k = chosen.shape[-1]
+    weights = np.where(chosen >= 0, weights, 0).astype(float).reshape(-1, k)
+    sums = weights.sum(axis=1)
+    served = sums > 0
+    gate = weights[served] / sums[served, None]
+    experts = chosen.reshape(-1, k)[served].clip(0)  # a dropped choice has weight 0
+    load = np.bincount(experts.ravel(), gate.ravel(), minlength=n_experts)
+    inside = scipy.special.entr(gate).sum(axis=1).mean()
+    return float(renyi_entropy(load, 1) - inside)

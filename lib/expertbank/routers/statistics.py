@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from expertbank._checks import as_count
 from expertbank._files import write_atomically
+from expertbank.routers._batch import as_amounts, as_choices, as_integers, as_mask
+from expertbank.routers._sets import SetNumbering, number_of_sets
+from expertbank.routers.measures import routing_counts
 
-FORMAT = "expertbank router statistics 1"
+FILE_FORMAT = "expertbank router statistics 1"
 MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above, only pairs are
 TOLERANCE = 0.02  # how far a row of probabilities may miss 1: bfloat16 has three digits
+# the argument of `RouterStatistics` that makes room for a label; a sequence needs none
+ROOM_FOR = {"domain": "n_domains", "position": "n_positions", "token": "n_tokens"}
+
+Layer = int | str
+"""What a layer is called: a number or a name."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,14 @@ class LayerStatistics:
     """Sums over the tokens of one layer; E experts, k slots, all arrays, of which two add up field
     by field.
 
-    Counts are int64 and exact. Arrays of what was not asked for are empty.
+    Counts are int64 and exact. Arrays of what was not asked for are empty. `RouterStatistics` makes
+    and feeds them.
+
+    >>> statistics = RouterStatistics(n_experts=3, n_chosen=2)
+    >>> statistics.update("first", chosen=[[0, 1], [0, 2], [0, -1]])
+    >>> layer = statistics.layers["first"]
+    >>> int(layer.tokens), layer.sizes.tolist(), layer.slots.tolist()
+    (3, [0, 1, 2], [3, 1, 1])
     """
 
     tokens: np.ndarray
@@ -77,8 +96,15 @@ class LayerStatistics:
     null: np.ndarray
     """(relabellings, D, E) slots by pseudo-domain, of tokens whose domain and sequence are known"""
 
-    def add(self, **amounts) -> None:
-        """Add to the fields named, in place."""
+    def add(self, **amounts: ArrayLike) -> None:
+        """Add to the fields named, in place.
+
+        >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
+        >>> statistics.update(0, [[2]])
+        >>> statistics.layers[0].add(tokens=1, slots=[1, 0, 0])
+        >>> statistics.layers[0].slots.tolist()
+        [1, 0, 1]
+        """
         for name, amount in amounts.items():
             getattr(self, name)[...] += amount
 
@@ -95,7 +121,7 @@ class RouterStatistics:
     `n_experts` E and `n_chosen`, the most slots k of a token, are the same in all layers.
     `n_domains`, `n_positions` and `n_tokens` (vocabulary) make room for counts by those labels; 0
     leaves them out. Counts take 8 bytes each: the table by token of a large vocabulary is the only
-    big one.
+    big one. Raises ValueError for sizes that are no counts, and for more slots than experts.
 
     **Null of the domain information.** An exact permutation of domains over sequences needs all of
     them at once (`measures.relabelled_information` does that for what fits into memory). Here each
@@ -106,58 +132,100 @@ class RouterStatistics:
     same null to first order, since its mean depends on how many labels there are, not on how common
     they are.
 
+    Two batches, counted together or in parts:
+
+    >>> one = RouterStatistics(n_experts=4, n_chosen=2, n_domains=2)
+    >>> one.update(0, chosen=[[0, 1], [0, 1]], domain=[0, 0], sequence=[7, 7])
+    >>> other = RouterStatistics(n_experts=4, n_chosen=2, n_domains=2)
+    >>> other.update(0, chosen=[[2, 3]], domain=[1], sequence=[8])
+    >>> (one + other).layers[0].domains.tolist()
+    [[2, 2, 0, 0], [0, 0, 1, 1]]
+
     Reduction on Dask, in bounded memory on every worker::
 
-        import dask.bag statistics =
-        dask.bag.from_sequence(files).map(statistics_of).fold(operator.add, split_every=8).compute()
+        parts = dask.bag.from_sequence(files).map(statistics_of)
+        statistics = parts.fold(operator.add, split_every=8).compute()
     """
 
     def __init__(
-        self, n_experts: int, n_chosen: int, *, n_domains: int = 0, n_positions: int = 0, n_tokens: int = 0,
-        relabellings: int = 20, seed: int = 0,
-    ):  # fmt: skip
-        self.n_experts, self.n_chosen = (
-            as_count(n_experts, "n_experts"),
-            as_count(n_chosen, "n_chosen"),
-        )
+        self,
+        n_experts: int,
+        n_chosen: int,
+        *,
+        n_domains: int = 0,
+        n_positions: int = 0,
+        n_tokens: int = 0,
+        relabellings: int = 20,
+        seed: int = 0,
+    ):
+        self.n_experts = as_count(n_experts, "n_experts")
+        self.n_chosen = as_count(n_chosen, "n_chosen")
         if n_chosen > n_experts:
             raise ValueError(
                 f"n_chosen is {n_chosen}; allowed is at most {n_experts}, the number of experts"
             )
-        self.n_domains, self.n_positions = (
-            as_count(n_domains, "n_domains", 0),
-            as_count(n_positions, "n_positions", 0),
-        )
+        self.n_domains = as_count(n_domains, "n_domains", 0)
+        self.n_positions = as_count(n_positions, "n_positions", 0)
         self.n_tokens = as_count(n_tokens, "n_tokens", 0)
-        self.relabellings, self.seed = (
-            as_count(relabellings, "relabellings", 0),
-            as_count(seed, "seed", 0),
-        )
-        self.layers: dict[int | str, LayerStatistics] = {}
+        self.relabellings = as_count(relabellings, "relabellings", 0)
+        self.seed = as_count(seed, "seed", 0)
+        self.layers: dict[Layer, LayerStatistics] = {}
 
     @property
     def configuration(self) -> dict[str, int]:
-        """What it was made with; two can be merged where these agree."""
-        names = (
-            "n_experts",
-            "n_chosen",
-            "n_domains",
-            "n_positions",
-            "n_tokens",
-            "relabellings",
-            "seed",
-        )
-        return {name: getattr(self, name) for name in names}
+        """What it was made with; two can be merged where these agree.
+
+        >>> RouterStatistics(8, 2, n_domains=3).configuration["n_domains"]
+        3
+        """
+        return {
+            "n_experts": self.n_experts,
+            "n_chosen": self.n_chosen,
+            "n_domains": self.n_domains,
+            "n_positions": self.n_positions,
+            "n_tokens": self.n_tokens,
+            "relabellings": self.relabellings,
+            "seed": self.seed,
+        }
 
     @property
     def nbytes(self) -> int:
         """Bytes held by all layers."""
         return sum(layer.nbytes for layer in self.layers.values())
 
+    @cached_property
+    def set_numbering(self) -> SetNumbering | None:
+        """The numbers under which `LayerStatistics.sets` counts sets; None where there are too
+        many to be counted one by one."""
+        if not number_of_sets(self.n_experts, self.n_chosen) <= MOST_SETS:
+            return None
+        return SetNumbering(self.n_experts, self.n_chosen)
+
+    @cached_property
+    def sets(self) -> np.ndarray | None:
+        """Every set of at most k experts (sets, k), -1 for an empty slot, in the order of counting;
+        None if too many.
+
+        >>> RouterStatistics(n_experts=3, n_chosen=1).sets.tolist()
+        [[-1], [0], [1], [2]]
+        """
+        return None if self.set_numbering is None else self.set_numbering.rows()
+
+    # --- feeding ---
+
     def update(
-        self, layer: int | str, chosen=None, weights=None, probabilities=None, *, domain=None, sequence=None,
-        position=None, token=None, mask=None,
-    ) -> None:  # fmt: skip
+        self,
+        layer: Layer,
+        chosen: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        probabilities: ArrayLike | None = None,
+        *,
+        domain: ArrayLike | None = None,
+        sequence: ArrayLike | None = None,
+        position: ArrayLike | None = None,
+        token: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> None:
         """Count n tokens of a layer. A refused batch leaves the statistics as they were.
 
         `chosen` (n, <= k): distinct experts of each token in any order, -1 for a slot that was
@@ -167,54 +235,219 @@ class RouterStatistics:
         counted against `chosen`. **All tokens of a sequence must come in one update**: what crosses
         updates would be two sequences. `mask` (n,): True for tokens that count, False for padding.
         Raises ValueError for anything else, and says what is allowed.
+
+        >>> statistics = RouterStatistics(n_experts=3, n_chosen=2)
+        >>> statistics.update(0, [[0, 1], [2, -1]], weights=[[0.6, 0.2], [0.9, 0]])
+        >>> statistics.layers[0].weight_load.round(2).tolist()  # each token's weights sum to 1
+        [0.75, 0.25, 1.0]
         """
-        given = {"chosen": chosen, "weights": weights, "probabilities": probabilities}
         if chosen is None and probabilities is None:
             raise ValueError(
                 "neither chosen nor probabilities is given; at least one of them is needed"
             )
         labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
         labels = {name: label for name, label in labels.items() if label is not None}
-        if chosen is None and (labels or weights is not None):
-            names = [*labels, *(["weights"] if weights is not None else [])]
-            raise ValueError(
-                f"{', '.join(names)} without chosen; they are counted against the chosen experts"
-            )
-        n = next(
-            len(np.atleast_1d(np.asarray(value))) for value in given.values() if value is not None
-        )
-        keep = _as_mask(mask, n)
-        amounts = {"tokens": int(keep.sum())}
-        if chosen is not None:
-            rows = _as_rows(chosen, "chosen", n, self.n_experts, self.n_chosen, keep)
-            labels = {name: self._as_label(label, name, n, keep) for name, label in labels.items()}
-            amounts |= self._choices(rows) | self._labels(rows, labels)
+        if chosen is None:
+            needing_choices = list(labels)
             if weights is not None:
-                amounts |= _weights(
-                    _as_numbers(weights, "weights", np.shape(chosen), keep), rows, self.n_experts
+                needing_choices.append("weights")
+            if needing_choices:
+                raise ValueError(
+                    f"{', '.join(needing_choices)} without chosen; they are counted against the "
+                    "chosen experts"
                 )
+        first = probabilities if chosen is None else chosen
+        n = len(np.atleast_1d(np.asarray(first)))
+        keep = as_mask(mask, n)
+        amounts: dict[str, ArrayLike] = {"tokens": int(keep.sum())}
+        if chosen is not None:
+            rows = as_choices(chosen, "chosen", n, self.n_experts, self.n_chosen, keep)
+            checked = {name: self._as_label(label, name, n, keep) for name, label in labels.items()}
+            amounts |= self._choice_amounts(rows) | self._label_amounts(rows, checked)
+            if weights is not None:
+                kept_weights = as_amounts(weights, "weights", np.shape(chosen), keep)
+                amounts |= _weight_amounts(kept_weights, rows, self.n_experts)
         if probabilities is not None:
-            amounts |= _probabilities(
-                _as_numbers(probabilities, "probabilities", (n, self.n_experts), keep)
-            )
+            shape = (n, self.n_experts)
+            kept_probabilities = as_amounts(probabilities, "probabilities", shape, keep)
+            amounts |= _probability_amounts(kept_probabilities)
         self._layer(layer).add(**amounts)
 
-    def add_load(self, layer: int | str, load) -> None:
+    def add_load(self, layer: Layer, load: ArrayLike) -> None:
         """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
-        nothing else of it."""
+        nothing else of it. Raises ValueError for anything but counts.
+
+        >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
+        >>> statistics.add_load(0, [5, 0, 2])
+        >>> statistics.layers[0].slots.tolist(), int(statistics.layers[0].tokens)
+        ([5, 0, 2], 0)
+        """
         keep = np.ones(self.n_experts, bool)
-        load = _as_integers(load, "load", (self.n_experts,), keep, None)
-        if load.min() < 0:
-            raise ValueError(f"load holds {load.min()}; allowed are counts of slots, 0 and up")
-        self._layer(layer).add(slots=load)
+        slots = as_integers(load, "load", (self.n_experts,), keep, None)
+        if slots.min() < 0:
+            raise ValueError(f"load holds {slots.min()}; allowed are counts of slots, 0 and up")
+        self._layer(layer).add(slots=slots)
+
+    def _as_label(self, label: ArrayLike, name: str, n: int, keep: np.ndarray) -> np.ndarray:
+        """A label (n,) of the tokens to keep, below the room that was made for it."""
+        argument = ROOM_FOR.get(name)
+        if argument is None:
+            return as_integers(label, name, (n,), keep, None)
+        room = getattr(self, argument)
+        if not room:
+            raise ValueError(
+                f"{name} is given, but {argument} is 0; make the statistics with {argument}=... "
+                "to count it"
+            )
+        return as_integers(label, name, (n,), keep, room)
+
+    def _choice_amounts(self, rows: np.ndarray) -> dict[str, ArrayLike]:
+        """Amounts of rows (n, k'): sizes, slots, pairs, sets."""
+        e = self.n_experts
+        k = self.n_chosen
+        n, width = rows.shape
+        sorted_rows = np.hstack([np.full((n, k - width), -1), np.sort(rows, axis=1)])
+        upper = np.zeros((e, e), np.int64)
+        for i in range(k - 1):  # each expert with those of higher number
+            upper += routing_counts(sorted_rows[:, i + 1 :], sorted_rows[:, i], e, e)
+        amounts: dict[str, ArrayLike] = {
+            "sizes": np.bincount((rows >= 0).sum(axis=1), minlength=k + 1),
+            "slots": np.bincount(rows[rows >= 0], minlength=e),
+            "pairs": upper + upper.T,
+        }
+        numbering = self.set_numbering
+        if numbering is not None:
+            numbers = numbering.numbers(sorted_rows)
+            amounts["sets"] = np.bincount(numbers, minlength=numbering.n_sets)
+        return amounts
+
+    def _label_amounts(
+        self, rows: np.ndarray, labels: dict[str, np.ndarray]
+    ) -> dict[str, ArrayLike]:
+        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and sequence,
+        and the null."""
+        amounts: dict[str, ArrayLike] = {}
+        domain = labels.get("domain")
+        if domain is not None:
+            amounts["domains"] = routing_counts(rows, domain, self.n_domains, self.n_experts)
+        if "position" in labels:
+            amounts["positions"] = self._slots_by_position(rows, labels["position"], domain)
+        if "token" in labels:
+            counts = routing_counts(rows, labels["token"], self.n_tokens, self.n_experts)
+            amounts["token_slots"] = counts
+        if "sequence" in labels:
+            amounts |= self._sequence_amounts(rows, labels["sequence"], domain)
+        return amounts
+
+    def _slots_by_position(
+        self, rows: np.ndarray, position: np.ndarray, domain: np.ndarray | None
+    ) -> np.ndarray:
+        """Slots (P, max(D, 1), E) by position and domain; a token of unknown domain counts nowhere
+        where there are domains."""
+        n_labels = max(self.n_domains, 1)
+        if self.n_domains == 0:
+            label = np.zeros_like(position)
+        elif domain is None:
+            label = np.full_like(position, -1)
+        else:
+            label = domain
+        known = (position >= 0) & (label >= 0)
+        cell = np.where(known, position * n_labels + label, -1)
+        counts = routing_counts(rows, cell, self.n_positions * n_labels, self.n_experts)
+        return counts.reshape(self.n_positions, n_labels, self.n_experts)
+
+    def _sequence_amounts(
+        self, rows: np.ndarray, sequence: np.ndarray, domain: np.ndarray | None
+    ) -> dict[str, ArrayLike]:
+        """Amounts of rows (n, k) in sequences (n,), and the null where domains (n,) are known."""
+        ids, index = np.unique(sequence, return_inverse=True)
+        index = np.where(sequence >= 0, index, -1)
+        counts = routing_counts(rows, index, len(ids), self.n_experts)
+        slots = counts.sum(axis=1)
+        entropy = -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
+        amounts: dict[str, ArrayLike] = {
+            "sequences": int((slots > 0).sum()),
+            "sequence_slots": counts.sum(axis=0),
+            "sequence_cells": int((counts > 0).sum()),
+            "sequence_entropy": float(entropy),
+        }
+        if domain is not None and self.relabellings:
+            index = np.where(domain >= 0, index, -1)
+            known = routing_counts(rows, index, len(ids), self.n_experts)
+            amounts["null"] = self._null(ids, known)
+        return amounts
+
+    def _null(self, ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Slots by pseudo-domain (relabellings, D, E) of sequences with counts (S, E)."""
+        r = self.relabellings
+        d = self.n_domains
+        n = len(ids)
+        labels = pseudo_labels(ids, r, d, self.seed) + d * np.arange(r)[:, None]  # (r, S)
+        ones = np.ones(r * n, np.int64)
+        entries = (labels.ravel(), np.tile(np.arange(n), r))
+        of_label = scipy.sparse.csr_array((ones, entries), shape=(r * d, n))
+        return (of_label @ counts).reshape(r, d, self.n_experts)
+
+    def _layer(self, name: Layer) -> LayerStatistics:
+        """The statistics of a layer, made where it is new."""
+        if isinstance(name, np.integer):
+            name = int(name)
+        if not isinstance(name, (int, str)) or isinstance(name, bool):
+            raise ValueError(f"layer is {name!r}; allowed is a number or a name")
+        if name not in self.layers:
+            self.layers[name] = self._empty_layer()
+        return self.layers[name]
+
+    def _empty_layer(self) -> LayerStatistics:
+        e = self.n_experts
+        d = self.n_domains
+        n_sets = 0 if self.set_numbering is None else self.set_numbering.n_sets
+
+        def counts(*shape: int) -> np.ndarray:
+            return np.zeros(shape, np.int64)
+
+        def sums(*shape: int) -> np.ndarray:
+            return np.zeros(shape, float)
+
+        return LayerStatistics(
+            tokens=counts(),
+            sizes=counts(self.n_chosen + 1),
+            slots=counts(e),
+            pairs=counts(e, e),
+            sets=counts(n_sets),
+            weighted=counts(),
+            weight_sum=sums(),
+            weight_load=sums(e),
+            weight_entropy=sums(),
+            probable=counts(),
+            probability_sum=sums(e),
+            probability_entropy=sums(),
+            domains=counts(d, e),
+            positions=counts(self.n_positions, max(d, 1), e),
+            token_slots=counts(self.n_tokens, e),
+            sequences=counts(),
+            sequence_slots=counts(e),
+            sequence_cells=counts(),
+            sequence_entropy=sums(),
+            null=counts(self.relabellings, d, e),
+        )
+
+    # --- adding and saving ---
 
     def merge(self, other: RouterStatistics) -> RouterStatistics:
         """A new one that has counted what both did; layers that only one of them knows are taken
-        over."""
+        over. Raises ValueError where the two were made with different numbers.
+
+        >>> one = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> one.update(0, [[0], [1]])
+        >>> one.merge(one).layers[0].slots.tolist()
+        [2, 2]
+        """
         if not isinstance(other, RouterStatistics) or other.configuration != self.configuration:
             found = getattr(other, "configuration", type(other).__name__)
             raise ValueError(
-                f"cannot merge {found} into {self.configuration}; both must be made with the same numbers"
+                f"cannot merge {found} into {self.configuration}; both must be made with the same "
+                "numbers"
             )
         merged = RouterStatistics(**self.configuration)
         for part in (self, other):
@@ -224,258 +457,141 @@ class RouterStatistics:
 
     __add__ = merge
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write one npz, all of it or nothing; `load_statistics` reads it back. No pickles."""
-        header = {"format": FORMAT, "sizes": self.configuration, "layers": list(self.layers)}
-        arrays = {
-            f"{i}.{name}": array
-            for i, layer in enumerate(self.layers.values())
-            for name, array in vars(layer).items()
-        }
-        header = np.array(json.dumps(header))
-        write_atomically(
-            Path(path), lambda file: np.savez_compressed(file, header=header, **arrays)
-        )
+        names = list(self.layers)
+        header = {"format": FILE_FORMAT, "sizes": self.configuration, "layers": names}
+        arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
+        for i, layer in enumerate(self.layers.values()):
+            for name, array in vars(layer).items():
+                arrays[f"{i}.{name}"] = array
 
-    @cached_property
-    def sets(self) -> np.ndarray | None:
-        """Every set of at most k experts (sets, k), -1 for an empty slot, in the order of counting;
-        None if too many.
+        def write(file) -> None:
+            np.savez_compressed(file, **arrays)
 
-        Sets of one size follow each other by size, and within a size in the combinatorial number
-        system: the set c_1 < c_2 < ... has the number sum_i C(c_i, i), which needs no table to look
-        up.
-        """
-        if self._binomials is None:
-            return None
-        from itertools import combinations
-
-        k, parts = self.n_chosen, []
-        for size in range(k + 1):
-            members = np.array(list(combinations(range(self.n_experts), size)), dtype=np.int64)
-            parts.append(
-                np.hstack(
-                    [np.full((len(members), k - size), -1), members.reshape(len(members), size)]
-                )
-            )
-        rows = np.vstack(parts)
-        return rows[np.argsort(self._set_numbers(rows))]
-
-    @cached_property
-    def _binomials(self) -> np.ndarray | None:
-        """C(i, j), (E + 1, k + 1), where the sets are few enough to be counted."""
-        i, j = np.arange(self.n_experts + 1)[:, None], np.arange(self.n_chosen + 1)
-        binomials = scipy.special.comb(i, j)
-        return binomials.astype(np.int64) if binomials[-1].sum() <= MOST_SETS else None
-
-    def _set_numbers(self, rows) -> np.ndarray:
-        """Numbers (n,) of sets given as sorted rows (n, k), empty slots first."""
-        there = rows >= 0
-        place = np.cumsum(there, axis=1)
-        first = np.concatenate([[0], self._binomials[-1].cumsum()])[there.sum(axis=1)]
-        return first + np.where(there, self._binomials[np.where(there, rows, 0), place], 0).sum(
-            axis=1
-        )
-
-    def _layer(self, name) -> LayerStatistics:
-        name = int(name) if isinstance(name, np.integer) else name
-        if not isinstance(name, (int, str)) or isinstance(name, bool):
-            raise ValueError(f"layer is {name!r}; allowed is a number or a name")
-        if name not in self.layers:
-            self.layers[name] = LayerStatistics(
-                **{
-                    field.name: np.zeros(*self._shape(field.name))
-                    for field in fields(LayerStatistics)
-                }
-            )
-        return self.layers[name]
-
-    def _shape(self, name: str) -> tuple[tuple[int, ...], type]:
-        e, d = self.n_experts, self.n_domains
-        shapes = {
-            "sizes": (self.n_chosen + 1,), "slots": (e,), "pairs": (e, e), "weight_load": (e,), "probability_sum": (e,),
-            "sets": (0 if self._binomials is None else int(self._binomials[-1].sum()),),
-            "domains": (d, e), "positions": (self.n_positions, max(d, 1), e), "token_slots": (self.n_tokens, e),
-            "sequence_slots": (e,), "null": (self.relabellings, d, e),
-        }  # fmt: skip
-        real = {
-            "weight_sum",
-            "weight_load",
-            "weight_entropy",
-            "probability_sum",
-            "probability_entropy",
-        }
-        return shapes.get(name, ()), float if name in real | {"sequence_entropy"} else np.int64
-
-    def _as_label(self, label, name: str, n: int, keep) -> np.ndarray:
-        room = {"domain": "n_domains", "position": "n_positions", "token": "n_tokens"}.get(name)
-        if room and not getattr(self, room):
-            raise ValueError(
-                f"{name} is given, but {room} is 0; make the statistics with {room}=... to count it"
-            )
-        return _as_integers(label, name, (n,), keep, getattr(self, room) if room else None)
-
-    def _choices(self, rows) -> dict:
-        """Amounts of rows (n, k): sizes, slots, pairs, sets."""
-        e, k, (n, width) = self.n_experts, self.n_chosen, rows.shape
-        sorted_rows = np.hstack([np.full((n, k - width), -1), np.sort(rows, axis=1)])
-        upper = np.zeros((e, e), np.int64)
-        for i in range(k - 1):  # each expert with those of higher number
-            upper += _by_label(sorted_rows[:, i + 1 :], sorted_rows[:, i], (e, e))
-        amounts = {
-            "sizes": np.bincount((rows >= 0).sum(axis=1), minlength=k + 1),
-            "slots": np.bincount(rows[rows >= 0], minlength=e),
-            "pairs": upper + upper.T,
-        }
-        if self._binomials is not None:
-            amounts["sets"] = np.bincount(
-                self._set_numbers(sorted_rows), minlength=int(self._binomials[-1].sum())
-            )
-        return amounts
-
-    def _labels(self, rows, labels: dict) -> dict:
-        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and sequence,
-        and the null."""
-        e, d, amounts = self.n_experts, self.n_domains, {}
-        domain = labels.get("domain")
-        if domain is not None:
-            amounts["domains"] = _by_label(rows, domain, (d, e))
-        if "position" in labels:
-            position, shape = labels["position"], (self.n_positions, max(d, 1), e)
-            within = (
-                np.zeros_like(position)
-                if d == 0
-                else np.full_like(position, -1)
-                if domain is None
-                else domain
-            )
-            cell = np.where((position >= 0) & (within >= 0), position * shape[1] + within, -1)
-            amounts["positions"] = _by_label(rows, cell, (shape[0] * shape[1], e)).reshape(shape)
-        if "token" in labels:
-            amounts["token_slots"] = _by_label(rows, labels["token"], (self.n_tokens, e))
-        if "sequence" in labels:
-            ids, index = np.unique(labels["sequence"], return_inverse=True)
-            index = np.where(labels["sequence"] >= 0, index, -1)
-            counts = _by_label(rows, index, (len(ids), e))
-            slots, cells = counts.sum(axis=1), counts > 0
-            amounts |= {
-                "sequences": int((slots > 0).sum()),
-                "sequence_slots": counts.sum(axis=0),
-                "sequence_cells": int(cells.sum()),
-                "sequence_entropy": float(
-                    -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
-                ),
-            }
-            if domain is not None and self.relabellings:
-                known = _by_label(rows, np.where(domain >= 0, index, -1), (len(ids), e))
-                amounts["null"] = self._null(ids, known)
-        return amounts
-
-    def _null(self, ids, counts) -> np.ndarray:
-        """Slots by pseudo-domain (relabellings, D, E) of sequences with counts (S, E)."""
-        r, d, n = self.relabellings, self.n_domains, len(ids)
-        labels = pseudo_labels(ids, r, d, self.seed) + d * np.arange(r)[:, None]  # (r, S)
-        ones = np.ones(r * n, np.int64)
-        of_label = scipy.sparse.csr_array(
-            (ones, (labels.ravel(), np.tile(np.arange(n), r))), shape=(r * d, n)
-        )
-        return (of_label @ counts).reshape(r, d, self.n_experts)
+        write_atomically(Path(path), write)
 
 
-def merge_statistics(parts) -> RouterStatistics:
+def merge_statistics(parts: Iterable[RouterStatistics]) -> RouterStatistics:
     """The sum of one or more statistics, in any order; ValueError where there is none or their
-    sizes differ."""
+    sizes differ.
+
+    >>> parts = [RouterStatistics(n_experts=2, n_chosen=1) for _ in range(3)]
+    >>> for part in parts:
+    ...     part.update(0, [[1]])
+    >>> merge_statistics(parts).layers[0].slots.tolist()
+    [0, 3]
+    """
     parts = list(parts)
     if not parts:
         raise ValueError("no statistics to merge; at least one is needed")
     return reduce(operator.add, parts)
 
 
-def load_statistics(path) -> RouterStatistics:
-    """Read what `RouterStatistics.save` wrote; ValueError for any other file, or a damaged one."""
+def load_statistics(path: str | os.PathLike[str]) -> RouterStatistics:
+    """Read what `RouterStatistics.save` wrote; ValueError for any other file, or a damaged one,
+    FileNotFoundError for none.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+    >>> statistics.update("first", [[1], [1]])
+    >>> with TemporaryDirectory() as folder:
+    ...     statistics.save(f"{folder}/routes.npz")
+    ...     read = load_statistics(f"{folder}/routes.npz")
+    >>> read.layers["first"].slots.tolist()
+    [0, 2]
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; RouterStatistics.save writes such a file")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(str(archive["header"]))
-            if header["format"] != FORMAT:
-                raise ValueError(f"its format is {header['format']!r}")
-            statistics = RouterStatistics(**header["sizes"])
-            for i, name in enumerate(header["layers"]):
-                layer = statistics._layer(name)
-                for field, array in vars(layer).items():
-                    found = archive[f"{i}.{field}"]
-                    if found.shape != array.shape or found.dtype != array.dtype:
-                        raise ValueError(f"{field} is {found.dtype} of shape {found.shape}")
-                    array[...] = found
+            return _from_archive(archive)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} holds no router statistics ({error}); RouterStatistics.save writes them"
         ) from error
+
+
+def _from_archive(archive) -> RouterStatistics:
+    """Statistics from an open npz, every array of the type and shape that the header promises."""
+    header = json.loads(str(archive["header"]))
+    if header["format"] != FILE_FORMAT:
+        raise ValueError(f"its format is {header['format']!r}")
+    statistics = RouterStatistics(**header["sizes"])
+    for i, name in enumerate(header["layers"]):
+        layer = statistics._layer(name)
+        for field, array in vars(layer).items():
+            found = archive[f"{i}.{field}"]
+            if found.shape != array.shape or found.dtype != array.dtype:
+                raise ValueError(f"{field} is {found.dtype} of shape {found.shape}")
+            array[...] = found
     return statistics
 
 
-def pseudo_labels(ids, relabellings: int, n_labels: int, seed: int) -> np.ndarray:
+# --- pseudo-domains ---
+
+
+def pseudo_labels(ids: ArrayLike, relabellings: int, n_labels: int, seed: int) -> np.ndarray:
     """Labels (relabellings, S) in 0 .. n_labels-1 of sequences with integer ids (S,): a hash, the
     same everywhere.
 
     The finaliser of SplitMix64 (Steele, Lea & Flood 2014) is applied to the seed, the relabelling
     and the id in turn.
+
+    >>> pseudo_labels([5, 6, 7, 8], relabellings=2, n_labels=3, seed=0).tolist()
+    [[1, 0, 2, 1], [0, 0, 0, 1]]
     """
+    one = np.uint64(1)
+    half = np.uint64(32)
     with np.errstate(over="ignore"):
-        state = _mix(
-            np.uint64(seed % 2**64)
-            + _GOLDEN * (np.arange(relabellings, dtype=np.uint64) + np.uint64(1))
-        )
-        hashed = _mix(_mix(np.asarray(ids).astype(np.uint64) + _GOLDEN)[None, :] ^ state[:, None])
-    return ((hashed >> np.uint64(32)) * np.uint64(n_labels) >> np.uint64(32)).astype(np.int64)
+        number = np.arange(relabellings, dtype=np.uint64) + one
+        state = _mix(np.uint64(seed % 2**64) + _GOLDEN * number)
+        of_id = _mix(np.asarray(ids).astype(np.uint64) + _GOLDEN)
+        hashed = _mix(of_id[None, :] ^ state[:, None])
+    # the upper half of the bits, scaled to the number of labels
+    return ((hashed >> half) * np.uint64(n_labels) >> half).astype(np.int64)
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(x):
+def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def _by_label(rows, labels, shape) -> np.ndarray:
-    """Slots by label and expert, of `shape`: rows (n, k), labels (n,); -1 in either counts
-    nowhere."""
-    there = (rows >= 0) & (labels >= 0)[:, None]
-    cells = (labels[:, None] * shape[1] + rows)[there]
-    return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+# --- amounts of a batch ---
 
 
-def _weights(weights, rows, n_experts: int) -> dict:
+def _weight_amounts(weights: np.ndarray, rows: np.ndarray, n_experts: int) -> dict[str, ArrayLike]:
     """Amounts of weights (n, k) of the experts in rows (n, k)."""
     weights = np.where(rows >= 0, weights, 0)
     sums = weights.sum(axis=1)
-    taken = (rows >= 0).any(axis=1)
-    if (sums[taken] <= 0).any():
+    served = (rows >= 0).any(axis=1)
+    if (sums[served] <= 0).any():
         raise ValueError(
             "weights of a token that took experts sum to 0; mask such tokens or leave weights out"
         )
-    share = weights[taken] / sums[taken, None]
-    there = rows[taken] >= 0
+    share = weights[served] / sums[served, None]
+    taken = rows[served] >= 0
     return {
-        "weighted": int(taken.sum()),
-        "weight_sum": float(sums[taken].sum()),
-        "weight_load": np.bincount(rows[taken][there], share[there], n_experts),
+        "weighted": int(served.sum()),
+        "weight_sum": float(sums[served].sum()),
+        "weight_load": np.bincount(rows[served][taken], share[taken], n_experts),
         "weight_entropy": float(scipy.special.entr(share).sum()),
     }
 
 
-def _probabilities(probabilities) -> dict:
+def _probability_amounts(probabilities: np.ndarray) -> dict[str, ArrayLike]:
     """Amounts of probabilities (n, E), scaled to sum to 1 exactly."""
     sums = probabilities.sum(axis=1)
     worst = float(np.abs(sums - 1).max(initial=0))
     if worst > TOLERANCE:
         raise ValueError(
-            f"probabilities have a row that sums to 1 +- {worst:.3g}; allowed are rows that sum to 1: take the softmax "
-            "of logits, divide a sigmoid router's scores by their sum"
+            f"probabilities have a row that sums to 1 +- {worst:.3g}; allowed are rows that sum to "
+            "1: take the softmax of logits, divide a sigmoid router's scores by their sum"
         )
     share = probabilities / sums[:, None]
     return {
@@ -483,62 +599,3 @@ def _probabilities(probabilities) -> dict:
         "probability_sum": share.sum(axis=0),
         "probability_entropy": float(scipy.special.entr(share).sum()),
     }
-
-
-def _as_mask(mask, n: int) -> np.ndarray:
-    if mask is None:
-        return np.ones(n, bool)
-    mask = np.asarray(mask)
-    if mask.shape != (n,) or not (mask.dtype == bool or np.isin(mask, (0, 1)).all()):
-        raise ValueError(
-            f"mask has shape {mask.shape} and dtype {mask.dtype}; allowed is ({n},), True for what counts"
-        )
-    return mask.astype(bool)
-
-
-def _as_rows(chosen, name: str, n: int, n_experts: int, most: int, keep) -> np.ndarray:
-    """Chosen experts of the tokens to keep, (n', k), distinct within a row."""
-    shape = np.shape(chosen)
-    if len(shape) != 2 or shape[0] != n or not 1 <= shape[1] <= most:
-        raise ValueError(
-            f"{name} has shape {shape}; allowed is ({n}, k) with k from 1 to {most}, a token a row"
-        )
-    rows = _as_integers(chosen, name, shape, keep, n_experts)
-    ordered = np.sort(rows, axis=1)
-    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
-    if twice.any():
-        row = rows[twice.argmax()].tolist()
-        raise ValueError(
-            f"{name} has a row {row} that names an expert twice; the experts of a token are distinct"
-        )
-    return rows
-
-
-def _as_integers(values, name: str, shape, keep, below: int | None) -> np.ndarray:
-    array = np.asarray(values)
-    if array.shape != tuple(shape):
-        raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}")
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} has dtype {array.dtype}; allowed are integers")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} holds {array.max()}; allowed is at most 2^63 - 1")
-    array = array[keep].astype(np.int64)
-    if array.size and (array.min() < -1 or (below is not None and array.max() >= below)):
-        worst = array.min() if array.min() < -1 else array.max()
-        allowed = "0 and up" if below is None else f"0 to {below - 1}"
-        raise ValueError(f"{name} holds {worst}; allowed are {allowed}, and -1 for none")
-    return array
-
-
-def _as_numbers(values, name: str, shape, keep) -> np.ndarray:
-    array = np.asarray(values)
-    if array.shape != tuple(shape):
-        raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}")
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{name} has dtype {array.dtype}; allowed are real numbers")
-    array = array[keep].astype(float)
-    if not (np.isfinite(array).all() and array.min(initial=0) >= 0):
-        raise ValueError(
-            f"{name} holds {array[~(array >= 0) | ~np.isfinite(array)][0]:g}; allowed are numbers >= 0"
-        )
-    return array
