@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -17,12 +18,16 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
 HERE = Path(__file__).parent
-NPM = HERE.parents[1] / "node_modules"
+NPM = HERE / "node_modules"
 MATHJAX = NPM / "mathjax" / "es5"
 MANAGER = NPM / "@jupyter-widgets" / "html-manager" / "dist"
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = re.compile(
     r'<script type="application/vnd\.jupyter\.widget-view\+json">(.*?)</script>', re.S
+)
+NOTE = (
+    "<noscript><p>The sliders need JavaScript; this is the picture that they start from."
+    "</p></noscript>"
 )
 
 MENDED = [
@@ -55,6 +60,15 @@ def selected_frame(models: dict, model_id: str) -> str:
     return "".join(selected_frame(models, child) for child in children)
 
 
+def states_of_all_chapters(app) -> Iterator[str]:
+    """Widget states of the whole book: where all chapters are one page, only the first one's
+    scripts arrive there."""
+    for page in app.env.nb_metadata.values():
+        for _, attributes in page.get("js_files", {}).values():
+            if attributes.get("type") == STATE:
+                yield attributes["body"]
+
+
 def place_widgets(app, pagename, templatename, context, doctree):
     """Give every widget a still of its first frame, which holds its place; add state and manager
     where one is shown."""
@@ -62,66 +76,76 @@ def place_widgets(app, pagename, templatename, context, doctree):
     states = [s for s in scripts if s.attributes.get("type") == STATE]
     context["script_files"] = [s for s in scripts if s not in states]
     bodies = [state.attributes["body"] for state in states]
-    # all chapters are one page, but only the first one's scripts arrive here
     if app.builder.name == "singlehtml":
-        files = [
-            file
-            for page in app.env.nb_metadata.values()
-            for file in page.get("js_files", {}).values()
-        ]
-        bodies = [attributes["body"] for _, attributes in files if attributes.get("type") == STATE]
+        bodies = list(states_of_all_chapters(app))
     if not bodies or not VIEW.search(context.get("body", "")):
         return
-    models = {key: model for body in bodies for key, model in json.loads(body)["state"].items()}
-    note = "<noscript><p>The sliders need JavaScript; this is the picture that they start from.</p></noscript>"
+    models = {}
+    for body in bodies:
+        models.update(json.loads(body)["state"])
 
     def with_still(view):
         model_id = json.loads(view[1])["model_id"]
-        sliders = sum("Slider" in models[child.removeprefix("IPY_MODEL_")]["model_name"]
-                      for child in models[model_id]["state"]["children"])  # fmt: skip
-        still = f'<div class="explorer-still">{note}{selected_frame(models, model_id)}</div>'
+        children = models[model_id]["state"]["children"]
+        kinds = [models[child.removeprefix("IPY_MODEL_")]["model_name"] for child in children]
+        sliders = sum("Slider" in kind for kind in kinds)
+        still = f'<div class="explorer-still">{NOTE}{selected_frame(models, model_id)}</div>'
         return f'<div class="explorer" style="--sliders: {sliders}">{still}{view[0]}</div>'
 
     local = context["pathto"]("_local", resource=True)
-    context["body"] = (
-        VIEW.sub(with_still, context["body"])
-        + "".join(f'<script type="{STATE}">{body}</script>' for body in bodies)
-        + f'<script defer src="{local}/explorer.js"></script>'
-        + f'<script defer src="{local}/embed.js" data-jupyter-widgets-cdn-only="{local}/"></script>'
-    )
+    parts = [VIEW.sub(with_still, context["body"])]
+    parts += [f'<script type="{STATE}">{body}</script>' for body in bodies]
+    parts += [
+        f'<script defer src="{local}/explorer.js"></script>',
+        f'<script defer src="{local}/embed.js" data-jupyter-widgets-cdn-only="{local}/"></script>',
+    ]
+    context["body"] = "".join(parts)
+
+
+def copy_scripts(local: Path) -> None:
+    """What pages ask for: MathJax in parts, the widget manager and our own script."""
+    for part in ("tex-chtml.js", "output/chtml", "input/tex/extensions", "a11y", "sre"):
+        goal = local / "mathjax" / part
+        copy_asset(MATHJAX / part, goal.parent if goal.suffix else goal)
+    for file in (HERE / "explorer.js", MANAGER / "embed.js"):
+        copy_asset(file, local)
+
+
+def lighten(figure: Path) -> None:
+    """A figure as matplotlib writes it in 256 colours: it looks the same and weighs a third."""
+    picture = Image.open(figure)
+    if picture.mode == "RGBA":
+        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(figure, optimize=True)
+
+
+def mend(page: Path) -> None:
+    """Correct what the theme's templates do not let us set."""
+    found = page.read_text()
+    text = found
+    for pattern, replacement in MENDED:
+        text = pattern.sub(replacement, text)
+    if text != found:
+        page.write_text(text)
 
 
 def finish(app, exception):
-    """Copy the files that pages ask for, lighten figures, and mend what the theme's templates do
-    not let us set."""
+    """Complete the site when its pages are written."""
     if exception is not None or app.builder.format != "html":
         return
     site = Path(app.outdir)
-    for part in ("tex-chtml.js", "output/chtml", "input/tex/extensions", "a11y", "sre"):
-        goal = site / "_local" / "mathjax" / part
-        copy_asset(MATHJAX / part, goal.parent if goal.suffix else goal)
-    for file in (HERE / "explorer.js", MANAGER / "embed.js"):
-        copy_asset(file, site / "_local")
+    copy_scripts(site / "_local")
     for figure in (site / "_images").glob("*.png"):
-        picture = Image.open(figure)
-        # as matplotlib writes it; 256 colours look the same and weigh a third
-        if picture.mode == "RGBA":
-            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-                figure, optimize=True
-            )
+        lighten(figure)
     for page in site.rglob("*.html"):
-        text = whole = page.read_text()
-        for pattern, replacement in MENDED:
-            text = pattern.sub(replacement, text)
-        if text != whole:
-            page.write_text(text)
+        mend(page)
 
 
 def setup(app):
     for folder in (MATHJAX, MANAGER):
         if not folder.is_dir():
             raise ExtensionError(
-                f"{folder} is missing: run `npm ci` (Node.js), or `make book`, which does"
+                f"{folder} is missing: run `npm ci` in {HERE} (Node.js), or `make book`, which does"
             )
     # explorers of the book's own build are prerendered, since a page has no kernel
     os.environ["EXPERTBANK_FRAMES"] = "1"

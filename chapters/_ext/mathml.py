@@ -32,9 +32,15 @@ def mathml(latex: str, display: str) -> str:
 def letter(found: re.Match) -> str:
     """A letter of a special alphabet as its own character: MathML Core, hence most readers, know no
     `mathvariant`."""
-    kind = "DIGIT" if found[3].isdigit() else "CAPITAL" if found[3].isupper() else "SMALL"
-    name = unicodedata.name(found[3]).split()[-1]
-    for alphabet in (f"MATHEMATICAL {found[2].upper()}", found[2].upper()):
+    _, style, character = found.groups()
+    if character.isdigit():
+        kind = "DIGIT"
+    elif character.isupper():
+        kind = "CAPITAL"
+    else:
+        kind = "SMALL"
+    name = unicodedata.name(character).split()[-1]
+    for alphabet in (f"MATHEMATICAL {style.upper()}", style.upper()):
         try:
             return f"<mi>{unicodedata.lookup(f'{alphabet} {kind} {name}')}</mi>"
         # the letters that Unicode had before the others, such as the double-struck R

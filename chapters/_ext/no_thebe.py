@@ -6,11 +6,10 @@ def is_thebe(script) -> bool:
     """By its name or its code. Not by its data: a picture in base64 spells any word sooner or
     later."""
     attributes = getattr(script, "attributes", {})
-    data = "json" in (attributes.get("type") or "")
-    return (
-        "thebe"
-        in (str(getattr(script, "filename", "")) + ("" if data else str(attributes))).lower()
-    )
+    text = str(getattr(script, "filename", ""))
+    if "json" not in str(attributes.get("type", "")):
+        text += str(attributes)
+    return "thebe" in text.lower()
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):

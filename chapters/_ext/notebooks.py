@@ -19,6 +19,7 @@ FENCE = re.compile(
     r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence) *$",
     re.M | re.S,
 )
+COLAB = "https://colab.research.google.com/github"
 KINDS = {"numref": "figure", "eq": "equation", "ref": "section", "prf:ref": "statement"}
 # what runs first on Colab, and does nothing anywhere else
 INSTALL = """\
@@ -39,11 +40,16 @@ def plain(text: str, values: dict[str, str], page: str) -> str:
 
     def reference(found):
         role, title, label = found.groups()
-        return f"[{title or KINDS[role]}]({page}#{'equation-' if role == 'eq' else ''}{label})"
+        if title is None:
+            title = KINDS[role]
+        anchor = f"equation-{label}" if role == "eq" else label
+        return f"[{title}]({page}#{anchor})"
 
     def chapter(found):
         title, name = found.groups()
-        return f"[{title or name.replace('_', ' ')}]({book}/{name}.html)"
+        if not title:
+            title = name.replace("_", " ")
+        return f"[{title}]({book}/{name}.html)"
 
     text = FENCE.sub(lambda found: quotation(found, values, page), text)
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.M)
@@ -60,7 +66,9 @@ def quotation(found: re.Match, values: dict[str, str], page: str) -> str:
     body = plain(re.sub(r"\A(:[\w-]+:.*\n)+", "", found["body"]).strip(), values, page)
     if kind == "Solution":
         return f"<details><summary>Solution</summary>\n\n{body}\n\n</details>"
-    head = f"**{kind}**" + (f" ({found['title']})" if found["title"] else "")
+    head = f"**{kind}**"
+    if found["title"]:
+        head += f" ({found['title']})"
     return "\n".join(f"> {line}".rstrip() for line in [head, "", *body.splitlines()])
 
 
@@ -87,7 +95,8 @@ def offer(app, pagename, templatename, context, doctree):
     """Replace the notebook to download with ours, and add Colab to the launch buttons."""
     if "ipynb_source" not in context:
         return
-    options, page = app.config.html_theme_options, app.config.html_baseurl + pagename + ".html"
+    options = app.config.html_theme_options
+    page = f"{app.config.html_baseurl}{pagename}.html"
     executed = (Path(app.outdir).parent / "jupyter_execute" / pagename).parent
     book = notebook(
         Path(app.env.doc2path(pagename)),
@@ -98,13 +107,18 @@ def offer(app, pagename, templatename, context, doctree):
     )
     nbformat.write(book, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
     place = options["repository_url"].removeprefix("https://github.com/")
-    launch = next(
-        group for group in context["header_buttons"] if group.get("label") == "launch-buttons"
+    groups = context["header_buttons"]
+    launch = next(group for group in groups if group.get("label") == "launch-buttons")
+    name = Path(pagename).name
+    launch["buttons"].append(
+        {
+            "type": "link",
+            "text": "Colab",
+            "tooltip": "Launch on Colab",
+            "icon": "_static/images/logo_colab.png",
+            "url": f"{COLAB}/{place}/blob/notebooks/{name}.ipynb",
+        }
     )
-    launch["buttons"].append({
-        "type": "link", "text": "Colab", "tooltip": "Launch on Colab", "icon": "_static/images/logo_colab.png",
-        "url": f"https://colab.research.google.com/github/{place}/blob/notebooks/{Path(pagename).name}.ipynb",
-    })  # fmt: skip
 
 
 def setup(app):

@@ -1,5 +1,5 @@
-"""Where the book is published and what it looks like from outside: addresses, logo, cards, robots,
-how to cite.
+"""Where the book is published and what it looks like from outside: addresses, cards, robots, how
+to cite.
 
 The address of the repository stands once, in `_config.yml`; everything that needs one derives it
 from there.
@@ -11,18 +11,13 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
+import resvg_py
 import yaml
 from docutils import nodes
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from myst_nb.sphinx_ext import add_global_html_resources as copy_notebook_style
 from sphinx.util.docutils import SphinxDirective
 from sphinx_exercise import copy_asset_files as copy_exercise_style
 from sphinx_proof import copy_asset_files as copy_proof_style
-
-from expertbank.channels import bsc_distortion_rate
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,54 +28,61 @@ def pages_address(repository: str) -> str:
     return f"https://{owner.lower()}.github.io/{name}/"
 
 
-def draw_logo(folder: Path) -> None:
-    """The distortion-rate curve of a binary symmetric channel with three gates on it, as logo.svg
-    and logo.png."""
-    rates = np.log(2) * np.linspace(0, 1, 33)
-    losses = np.array([float(bsc_distortion_rate(rate)) for rate in rates])
-    figure = Figure(figsize=(1, 1))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.17, 0.86), ylim=(-0.13, 0.62))
-    axes.set_axis_off()
-    tile = FancyBboxPatch(
-        (0.18, 0.18), 0.64, 0.64, "round,pad=0.18", transform=axes.transAxes, color="#0b3c5d", lw=0
-    )
-    axes.add_patch(tile)
-    axes.plot(rates, losses, color="white", linewidth=4.5, solid_capstyle="round")
-    axes.plot(rates[3:32:11], losses[3:32:11], "o", color="#f0a030", markersize=11)
-    figure.savefig(folder / "logo.png", dpi=300, transparent=True)
-    with rc_context({"svg.hashsalt": "logo"}):
-        figure.savefig(folder / "logo.svg", transparent=True, metadata={"Date": None})
+def card_picture(logo: Path, folder: Path) -> Path:
+    """The logo as a bitmap, which is what the cards of social media can take."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / "logo.png"
+    picture.write_bytes(resvg_py.svg_to_bytes(svg_path=str(logo), width=300))
+    return picture
+
+
+def bibtex_entry(kind: str, key: str, **fields) -> str:
+    """One entry; fields without a value are left out."""
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
+    return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+
+
+def bibtex_author(author: dict) -> str:
+    """A person as BibTeX sorts them, or a group in braces, which are kept together."""
+    if "family-names" in author:
+        return f"{author['family-names']}, {author['given-names']}"
+    return f"{{{author['name']}}}"
+
+
+def bibtex_authors(work: dict) -> str:
+    return " and ".join(bibtex_author(author) for author in work["authors"])
+
+
+def arxiv_number(work: dict) -> str:
+    identifiers = [identifier["value"] for identifier in work["identifiers"]]
+    return next(value.removeprefix("arXiv:") for value in identifiers if "arXiv" in value)
 
 
 def bibtex(citation: dict, repository: str) -> str:
     """BibTeX entries of what CITATION.cff describes: the book first, then the papers."""
-
-    def entry(kind, key, **fields):
-        lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-        return "\n".join([f"@{kind}{{{key},", *lines, "}"])
-
-    def people(work):
-        return " and ".join(
-            f"{a['family-names']}, {a['given-names']}"
-            if "family-names" in a
-            else f"{{{a['name']}}}"
-            for a in work["authors"]
-        )
-
-    year = str(citation["date-released"])[:4]
-    entries = [
-        entry("software", "expertbank", author=people(citation), title=f"{{{citation['title']}}}", year=year,
-              version=citation["version"], url=repository)
-    ]  # fmt: skip
+    book = bibtex_entry(
+        "software",
+        "expertbank",
+        author=bibtex_authors(citation),
+        title=f"{{{citation['title']}}}",
+        year=str(citation["date-released"])[:4],
+        version=citation["version"],
+        url=repository,
+    )
+    entries = [book]
     for work in citation["references"]:
-        key = re.sub(r"\W", "", work["authors"][0]["family-names"]).lower() + str(work["year"])
-        arxiv = next(
-            i["value"].removeprefix("arXiv:") for i in work["identifiers"] if "arXiv" in i["value"]
+        first_author = re.sub(r"\W", "", work["authors"][0]["family-names"]).lower()
+        paper = bibtex_entry(
+            "article" if "journal" in work else "misc",
+            f"{first_author}{work['year']}",
+            author=bibtex_authors(work),
+            title=f"{{{work['title']}}}",
+            journal=work.get("journal"),
+            year=work["year"],
+            eprint=arxiv_number(work),
+            archiveprefix="arXiv",
         )
-        entries.append(
-            entry("article" if "journal" in work else "misc", key, author=people(work), title=f"{{{work['title']}}}",
-                  journal=work.get("journal"), year=work["year"], eprint=arxiv, archiveprefix="arXiv")
-        )  # fmt: skip
+        entries.append(paper)
     return "\n\n".join(entries)
 
 
@@ -95,17 +97,20 @@ class CiteThis(SphinxDirective):
 
 
 def derive(app, config):
-    """Fill in what follows from the repository's address, and draw the logo."""
-    base = config.html_baseurl or pages_address(config.html_theme_options["repository_url"])
-    config.html_baseurl = config.ogp_site_url = base
-    config.project = config.ogp_site_name = config.html_title
+    """Fill in what follows from the repository's address, from CITATION.cff and from the logo."""
+    base = config.html_baseurl
+    if not base:
+        base = pages_address(config.html_theme_options["repository_url"])
+    config.html_baseurl = base
+    config.ogp_site_url = base
     config.notfound_urls_prefix = urlsplit(base).path
-    config.version = config.release = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
-    folder = Path(app.outdir).parent / "drawn"
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_logo(folder)
-    config.html_logo = config.html_favicon = str(folder / "logo.svg")
-    config.ogp_social_cards = {"image": str(folder / "logo.png"), "line_color": "#f0a030"}
+    config.project = config.html_title
+    config.ogp_site_name = config.html_title
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    config.version = citation["version"]
+    config.release = citation["version"]
+    picture = card_picture(Path(app.confdir) / config.html_logo, Path(app.outdir).parent / "drawn")
+    config.ogp_social_cards = {"image": str(picture), "line_color": "#f0a030"}
 
 
 def bind_in_one(app):

@@ -19,20 +19,16 @@ from pathlib import Path
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
-WATCHED = ("lib", "data", "chapters/_ext")
+# what results depend on, as patterns below the root
+WATCHED = ("lib/**/*", "data/**/*", "chapters/_ext/*")
 CHAPTER = {"name": "myst_nb_md", "type": "plugin"}
 
 
 def stamp(root: Path) -> str:
     """Names, sizes and times of all files that results depend on."""
-    files = sorted(
-        file for folder in WATCHED for file in (root / folder).rglob("*") if file.is_file()
-    )
-    seen = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in files
-        if "__pycache__" not in file.parts
-    ]
+    found = [path for pattern in WATCHED for path in root.glob(pattern)]
+    files = [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)]
     return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
@@ -46,14 +42,18 @@ def forget(app, env, added, changed, removed) -> list[str]:
     The stamp is also kept in the environment, which Sphinx stores only after reading: a build that
     was stopped between emptying the cache and reading every chapter is made up for by the next one.
     """
-    folder, now = Path(app.config.nb_execution_cache_path), stamp(Path(app.confdir))
+    folder = Path(app.config.nb_execution_cache_path)
+    now = stamp(Path(app.confdir))
     note = folder.with_name(folder.name + ".stamp")
     if not note.exists() or note.read_text() != now:
         shutil.rmtree(folder, ignore_errors=True)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(now)
-    known, env.side_by_side_stamp = getattr(env, "side_by_side_stamp", None), now
-    return [] if known == now else notebooks(env, env.found_docs - added)
+    known = getattr(env, "side_by_side_stamp", None)
+    env.side_by_side_stamp = now
+    if known == now:
+        return []
+    return notebooks(env, env.found_docs - added)
 
 
 def execute(app, env, names) -> None:
@@ -62,22 +62,18 @@ def execute(app, env, names) -> None:
     if app.config.nb_execution_mode != "cache" or len(chapters) < 2:
         return
     cache = get_cache(app.config.nb_execution_cache_path)
+    paths = [Path(env.doc2path(name)).resolve() for name in chapters]
     # the longest first: one that starts last would leave the other cores idle
-    paths = sorted(
-        (Path(env.doc2path(name)).resolve() for name in chapters),
-        key=lambda path: -path.stat().st_size,
-    )
+    paths.sort(key=lambda path: path.stat().st_size, reverse=True)
     for path in paths:
         cache.add_nb_to_project(str(path), read_data=CHAPTER)
+    # chapters share the cores already
     for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(threads, "1")  # chapters share the cores already
+        os.environ.setdefault(threads, "1")
     # jupyter-cache's own parallel executor hands out chapters by threes
+    run = partial(execute_one, cache.path, app.config.nb_execution_timeout)
     with ProcessPoolExecutor() as pool:
-        list(
-            pool.map(
-                partial(execute_one, cache.path, app.config.nb_execution_timeout), map(str, paths)
-            )
-        )
+        list(pool.map(run, map(str, paths)))
 
 
 def execute_one(cache_path, timeout: int, path: str) -> None:

@@ -89,9 +89,23 @@ def test_launch_buttons_lead_to_this_chapter(name, links):
 
 def test_pages_workflow_publishes_what_colab_opens():
     workflow = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text())
-    script = "\n".join(step.get("run", "") for step in workflow["jobs"]["publish"]["steps"])
-    assert "_build/html/_sources/chapters/*.ipynb" in script
+    steps = workflow["jobs"]["notebooks"]["steps"]
+    script = "\n".join(step.get("run", "") for step in steps)
+    assert "_sources/chapters/*.ipynb" in script
     assert "HEAD:notebooks" in script
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=str)
+def test_workflows_name_actions_by_commit_and_ask_for_little(path):
+    """A job that runs the repository's code may write nothing."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for line in re.findall(r"uses: (.*)", path.read_text()):
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
+    for job in workflow["jobs"].values():
+        script = "\n".join(step.get("run", "") for step in job["steps"])
+        if "make " in script or ".ci/run" in script:
+            assert "permissions" not in job
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -151,11 +165,9 @@ def test_pages_can_be_found_and_shared():
         assert 'property="og:description"' in html
 
 
-def test_logo_and_favicon_are_drawn():
+def test_logo_is_also_the_favicon():
     assert ElementTree.parse(HTML / "_static" / "logo.svg").getroot().tag.endswith("svg")
     assert 'rel="icon" href="../_static/logo.svg"' in (HTML / f"{TOC['root']}.html").read_text()
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert "logo" not in tracked
 
 
 def test_citation_and_changes_come_from_their_files():
