@@ -1,18 +1,21 @@
-"""`expertbank`: the library from the command line, for the papers' bank and for a practitioner's
-own files.
+"""The command `expertbank`, for the papers' bank and for one's own tables and routers.
 
 Tables are read from .npy, .npz (one array) or .csv (numbers, comma separated): losses or gates,
 inputs by experts. `curve` also streams tables larger than memory from .npy, .zarr and .parquet.
 `routes` reads what a router chose.
+
+Each command is a function and, above it, one that lists its options. The docstring of the function
+is the command's help: the first line says what it does, the rest stands below the options.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import inspect
 import json
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +25,36 @@ from expertbank._files import write_atomically
 from expertbank.book.claims import Evidence, bank_summary, reproduce
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
-from expertbank.ladder import LadderExperiment
-from expertbank.learners import simulate
-from expertbank.rate_distortion import METHODS, critical_lambda, rate_distortion_curve
+from expertbank.ladder import BoundLadder, LadderExperiment
+from expertbank.learners import Selection, simulate
+from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
 from expertbank.shipped.bank import load_bank
 from expertbank.shipped.manifest import REPOSITORY
 from expertbank.tables import open_table, read_table, table_of
 
+DESCRIPTION = """\
+`expertbank`: the library from the command line, for the papers' bank and for a practitioner's own
+files."""
+# what `train` makes, and where in data/ it belongs
+FOLDERS = {
+    "mnist": "banks/mnist",
+    "specialists": "banks/specialists",
+    "family": "banks/family",
+    "gates": "gates",
+    "testbed": "testbed",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; bad input prints one line on standard error and returns 2."""
+    """Run one command; bad input prints one line on standard error and returns 2.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/gate.npy", np.eye(4))
+    ...     main(["rate", f"{folder}/gate.npy"])
+    I(X;T) = 1.386294 nats
+    0
+    """
     options = _parser().parse_args(arguments)
     command = f"{options.command} report" if options.command == "routes" else options.command
     try:
@@ -49,163 +72,375 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _train(options) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="expertbank", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_train(commands)
+    _add_verify(commands)
+    _add_describe(commands)
+    _add_report(commands)
+    _add_rate(commands)
+    _add_simulate(commands)
+    _add_curve(commands)
+    _add_bounds(commands)
+    _add_routes(commands)
+    return parser
+
+
+def _command(commands, name: str, run: Callable[[argparse.Namespace], None]) -> Callable:
+    """Add the command `name`, and return what adds an option to it."""
+    text = inspect.getdoc(run)
+    if text is None:  # python -OO drops docstrings
+        text = ""
+    summary, _, more = text.partition("\n\n")
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser.add_argument
+
+
+# --- training and the papers' bank ---
+
+
+def _add_train(commands) -> None:
+    option = _command(commands, "train", _train)
+    option("bank", choices=list(FOLDERS))
+    option("--out", help="folder of the new bank or family; default data/banks/<bank>")
+    option("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
+    subset = "training images per expert, 10,000 in the papers"
+    option("--subset", type=int, dest="subset_size", help=subset)
+    batch_size = "the papers do not state it; see data/banks/batch_sizes.csv"
+    option("--batch-size", type=int, help=batch_size)
+    option("--seed", type=int)
+    size = "of the testbed: small, or large for a GPU"
+    option("--size", choices=["small", "large"], help=size)
+    option("--jobs", type=int, default=2, help="worker processes on a CPU")
+    option("--download", action="store_true", help="fetch MNIST or the corpus where it is missing")
+
+
+def _train(options: argparse.Namespace) -> None:
+    """train a bank, a family of banks, the sweep of gates or the testbed; resumes"""
     from expertbank.training.experts import Recipe, SpecialistRecipe, train_bank, train_family
     from expertbank.training.gates import train_gates
     from expertbank.training.testbed_runs import train_testbed
 
-    given = {
-        name: getattr(options, name) for name in ("n_experts", "subset_size", "batch_size", "seed")
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.size and options.bank != "testbed":
+    what = options.bank
+    if options.size and what != "testbed":
         raise ValueError(f"--size is {options.size!r}; only the testbed has sizes")
-    together = {
-        "family": ("banks/family", train_family),
-        "gates": ("gates", train_gates),
-        "testbed": ("testbed", partial(train_testbed, size=options.size or "small")),
-    }
-    if options.bank in together:
-        if given:
-            raise ValueError(
-                f"{options.bank} has recipes of its own; {sorted(given)} is for a single bank alone"
-            )
-        place, train = together[options.bank]
-        return train(
-            options.out or REPOSITORY / "data" / place,
-            download=options.download,
-            n_jobs=options.jobs,
+    recipe = {}
+    for name in ("n_experts", "subset_size", "batch_size", "seed"):
+        value = getattr(options, name)
+        if value is not None:
+            recipe[name] = value
+    if recipe and what in ("family", "gates", "testbed"):
+        raise ValueError(
+            f"{what} has recipes of its own; {sorted(recipe)} is for a single bank alone"
         )
-    recipe = (Recipe if options.bank == "mnist" else SpecialistRecipe)(**given)
-    folder = options.out or REPOSITORY / "data" / "banks" / options.bank
-    train_bank(folder, recipe, download=options.download, n_jobs=options.jobs)
+    folder = options.out if options.out else REPOSITORY / "data" / FOLDERS[what]
+    how = {"download": options.download, "n_jobs": options.jobs}
+    if what == "family":
+        train_family(folder, **how)
+    elif what == "gates":
+        train_gates(folder, **how)
+    elif what == "testbed":
+        size = options.size if options.size else "small"
+        train_testbed(folder, size=size, **how)
+    elif what == "specialists":
+        train_bank(folder, SpecialistRecipe(**recipe), **how)
+    else:
+        train_bank(folder, Recipe(**recipe), **how)
 
 
-def _verify(options) -> None:
+def _add_verify(commands) -> None:
+    option = _command(commands, "verify", _verify)
+    option("bank")
+    option("--images", type=int, help="only the first so many images of each split")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """recompute a bank's predictions from its weights and MNIST"""
     from expertbank.training.experts import verify_bank
 
     counts = verify_bank(options.bank, n_images=options.images)
-    print(
-        f"{options.bank}: hashes match; {counts['compared']:,} predictions recomputed, {counts['ties']} at a tie"
-    )
+    compared = f"{counts['compared']:,} predictions recomputed, {counts['ties']} at a tie"
+    print(f"{options.bank}: hashes match; {compared}")
 
 
-def _describe(options) -> None:
+def _add_describe(commands) -> None:
+    option = _command(commands, "describe", _describe)
+    option("banks", nargs="+", help="bank folders")
+
+
+def _describe(options: argparse.Namespace) -> None:
+    """accuracies and disagreements of banks, as csv"""
     summaries = [bank_summary(load_bank(Path(path).resolve())) for path in options.banks]
-    rows = [
-        {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in summaries
-    ]
-    writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(summaries[0])
+    for summary in summaries:
+        values = summary.values()
+        writer.writerow([f"{x:.4f}" if isinstance(x, float) else x for x in values])
 
 
-def _report(options) -> None:
+def _add_report(commands) -> None:
+    option = _command(commands, "report", _report)
+    option("--bank", default="mnist")
+
+
+def _report(options: argparse.Namespace) -> None:
+    """every number of the papers beside ours: verdict, reported, found"""
     for finding in reproduce(Evidence(load_bank(options.bank))):
         claim = finding.claim
-        print(
-            f"{finding.verdict:10}  {claim.reported:8.4f}  {finding.found:8.4f}  {claim.location}: {claim.quantity}"
-        )
+        numbers = f"{claim.reported:8.4f}  {finding.found:8.4f}"
+        print(f"{finding.verdict:10}  {numbers}  {claim.location}: {claim.quantity}")
 
 
-def _rate(options) -> None:
+# --- one's own tables ---
+
+
+def _add_rate(commands) -> None:
+    option = _command(commands, "rate", _rate)
+    option("gate")
+
+
+def _rate(options: argparse.Namespace) -> None:
+    """gating rate I(X;T) of a table of gate probabilities"""
     print(f"I(X;T) = {gating_rate(read_table(options.gate)):.6f} nats")
 
 
-def _simulate(options) -> None:
+def _add_simulate(commands) -> None:
+    option = _command(commands, "simulate", _simulate)
+    option("losses")
+    population = "another loss table; without it the first is the exact population"
+    option("--population", help=population)
+    option("--alpha", type=float, default=0.7)
+    option("--sample-size", type=int, default=256)
+    option("--datasets", type=int, default=20_000)
+    option("--seed", type=int, default=0)
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    """information, gap and bounds of the alpha-mixture on a loss table"""
     losses = read_table(options.losses)
-    population = None if options.population is None else read_table(options.population)
-    run = simulate(
-        losses, options.alpha, options.sample_size, options.datasets, population, options.seed
-    )
+    population = None
+    if options.population is not None:
+        population = read_table(options.population)
+    m = options.sample_size
+    run = simulate(losses, options.alpha, m, options.datasets, population, options.seed)
     low, high = run.algorithmic.interval
     print(f"I(S;W)            {run.information:.6f} nats   95% [{low:.6f}, {high:.6f}]")
     print(f"train, test risk  {run.train_risk:.6f}  {run.test_risk:.6f}")
     print(f"gap               {run.gap:.6f} +- {run.gap_error:.6f}")
-    print(f"bound, sigma 1/2  {xu_raginsky_bound(run.information, options.sample_size):.6f}")
-    print(f"union bound       {union_bound(losses.shape[1], options.sample_size):.6f}")
+    print(f"bound, sigma 1/2  {xu_raginsky_bound(run.information, m):.6f}")
+    print(f"union bound       {union_bound(losses.shape[1], m):.6f}")
 
 
-def _curve(options) -> None:
-    stream = options.stream or Path(options.losses).suffix in (".zarr", ".parquet")
-    table = table_of(open_table(options.losses) if stream else read_table(options.losses))
+def _add_curve(commands) -> None:
+    option = _command(commands, "curve", _curve)
+    option("losses", metavar="LOSSES", help="table (inputs, experts)")
+    lam = "prices of a nat; default from the critical one to 0"
+    option("--lam", type=float, nargs="+", help=lam)
+    option("--band", type=float, help="add prices until D is certified to this width everywhere")
+    option("--tol", type=float, default=1e-9, help="certificate of every point, in nats")
+    option("--method", choices=list(OPTIMISERS), default="newton")
+    stream = "read the .npy in chunks; .zarr and .parquet always are"
+    option("--stream", action="store_true", help=stream)
+
+
+def _curve(options: argparse.Namespace) -> None:
+    """certified distortion-rate curve of a loss table, as csv
+
+    LOSSES holds the loss of each expert on each input, a table (inputs, experts): .npy, .npz with
+    one array, .csv without a header, or, streamed in chunks, .zarr and .parquet. Any finite numbers
+    will do; low is good.
+
+    The output is csv, a point of the curve a line: the price lambda of a nat; the rate I(X;T) in
+    nats that the best gate at that price uses; its mean loss, the distortion, in units of the
+    table; and a certificate: D + lambda I lies within lambda times it of the least possible. Above
+    the critical lambda, in the first line, one expert for all is best. Read it from the top: each
+    row buys a lower loss with a higher rate, and no gate lies below the curve.
+
+    examples:
+      expertbank curve losses.npy
+      expertbank curve losses.csv --lam 0.05 0.2 > curve.csv
+      expertbank curve losses.npy --band 1e-4  # as many points as make D certain to 1e-4 everywhere
+    """
+    if options.stream or Path(options.losses).suffix in (".zarr", ".parquet"):
+        table = table_of(open_table(options.losses))
+    else:
+        table = table_of(read_table(options.losses))
     curve = rate_distortion_curve(
         table, options.lam, tol=options.tol, band=options.band, method=options.method
     )
     print(f"# critical lambda {critical_lambda(table):.6g}")
     print("lambda,rate_nats,distortion,certificate")
-    for lam, rate, distortion, gap in zip(
-        curve.lam, curve.rate, curve.distortion, curve.certificate, strict=True
-    ):
-        print(f"{lam:.6g},{rate:.8g},{distortion:.8g},{gap:.2g}")
+    columns = np.stack([curve.lam, curve.rate, curve.distortion, curve.certificate], axis=1)
+    for lam, rate, distortion, certificate in columns:
+        print(f"{lam:.6g},{rate:.8g},{distortion:.8g},{certificate:.2g}")
 
 
-def _bounds(options) -> None:
+def _add_bounds(commands) -> None:
+    option = _command(commands, "bounds", _bounds)
+    option("losses", metavar="LOSSES", help="table (inputs, experts) of losses in [0, 1]")
+    alpha = "default: 1 (the minimiser) and 0.7"
+    option("--alpha", type=float, nargs="+", default=[1.0, 0.7], help=alpha)
+    sample_size = "samples that it sees; default 256"
+    option("--sample-size", type=int, default=256, metavar="M", help=sample_size)
+    datasets = "Monte Carlo draws of those; default 20,000"
+    option("--datasets", type=int, default=20_000, help=datasets)
+    option("--seed", type=int, default=0)
+
+
+def _bounds(options: argparse.Namespace) -> None:
+    """generalisation bounds for a selection from a loss table
+
+    LOSSES holds the loss of each expert on each input, a table (inputs, experts) of
+    numbers in [0, 1]: .npy, .npz with one array, or .csv without a header. Where all are 0 or 1
+    (mistakes), every bound of the library is given.
+
+    A learner draws m samples from the table and selects an expert: with alpha 1 the one with the
+    lowest loss on them, else that one with probability alpha and any one otherwise. The gap is its
+    expected loss on the whole table less that on its samples. I(S;W) in nats is what the selected
+    expert tells about the samples. Bounds are in units of the loss, from loose to tight, +- their
+    Monte Carlo error; each is at least the gap:
+      union_bound         sqrt(log R / 2m), for any way to select among R
+      xu_raginsky_bound   sqrt(I(S;W) / 2m), sigma = 1/2 for losses in [0, 1]; the papers' form has
+                          sigma = 1
+      the others          help(expertbank.bounds) has a formula and a reference for each
+    A bound far below the union bound says that the selection is safe because it is stable, not
+    because R is small.
+
+    examples:
+      expertbank bounds mistakes.npy
+      expertbank bounds mistakes.csv --alpha 1 --sample-size 1000
+    """
     losses = read_table(options.losses)
-    as_losses(losses)
-    low, high = float(np.min(losses)), float(np.max(losses))
-    if low < 0 or high > 1:
-        fix = (
-            f"scale them first, (losses - ({low:g})) / {high - low:g}"
-            if high > low
-            else "they are all the same"
-        )
-        raise ValueError(
-            f"losses lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}"
-        )
-    m, binary = options.sample_size, bool(np.isin(losses, (0, 1)).all())
-    ladder = LadderExperiment(losses, m, options.seed, options.datasets) if binary else None
-    print(
-        f"{losses.shape[0]:,} inputs, {losses.shape[1]} experts, {m} samples; the table is the population"
-    )
+    _check_unit_interval(losses)
+    n_inputs, n_experts = losses.shape
+    m = options.sample_size
+    other_than_mistakes = losses[~np.isin(losses, (0, 1))]
+    experiment = None
+    if other_than_mistakes.size == 0:
+        experiment = LadderExperiment(losses, m, options.seed, options.datasets)
+    print(f"{n_inputs:,} inputs, {n_experts} experts, {m} samples; the table is the population")
     for alpha in options.alpha:
         run = simulate(losses, alpha, m, options.datasets, rng=options.seed)
-        low, high = run.algorithmic.interval
-        name = "empirical risk minimiser" if alpha == 1 else f"alpha-mixture, alpha = {alpha:g}"
-        print(f"\n{name}: I(S;W) = {run.information:.4f} nats, 95% [{low:.4f}, {high:.4f}]")
-        print(f"train risk {run.train_risk:.4f}, test risk {run.test_risk:.4f}")
-        rows = {
-            "gap": (run.gap, run.gap_error),
-            "union_bound": (union_bound(losses.shape[1], m), 0.0),
-        }
-        rows["xu_raginsky_bound"] = (float(xu_raginsky_bound(run.information, m)), 0.0)
-        if ladder is not None:
-            found = ladder.at(alpha)
-            rows = {"gap": (found.gap, found.gap_error)}
-            rows |= {
-                key: (value, found.errors[key])
-                for key, value in sorted(found.values.items(), key=lambda x: -x[1])
-            }
-        for key, (value, error) in rows.items():
-            print(f"  {key:28}{value:8.4f}" + (f" +- {error:.1g}" if error else ""))
-    if ladder is None:
-        odd = losses[~np.isin(losses, (0, 1))][0]
+        _print_learner(alpha, run)
+        if experiment is not None:
+            _print_ladder(experiment.at(alpha))
+            continue
+        _print_bound("gap", run.gap, run.gap_error)
+        _print_bound("union_bound", union_bound(n_experts, m))
+        _print_bound("xu_raginsky_bound", xu_raginsky_bound(run.information, m))
+    if experiment is None:
         print(
-            f"\nThe other bounds need losses of 0 and 1 alone, this table holds {odd:g}: "
-            "give mistakes, for instance losses > 0.5, for all of them"
+            f"\nThe other bounds need losses of 0 and 1 alone, this table holds "
+            f"{other_than_mistakes[0]:g}: give mistakes, for instance losses > 0.5, for all of them"
         )
 
 
-def _routes_report(options) -> None:
-    from expertbank.routers.formats import statistics_of
+def _check_unit_interval(losses: np.ndarray) -> None:
+    as_losses(losses)
+    low = float(np.min(losses))
+    high = float(np.max(losses))
+    if low >= 0 and high <= 1:
+        return
+    fix = "they are all the same"
+    if high > low:
+        fix = f"scale them first, (losses - ({low:g})) / {high - low:g}"
+    raise ValueError(
+        f"losses lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}"
+    )
+
+
+def _print_learner(alpha: float, run: Selection) -> None:
+    low, high = run.algorithmic.interval
+    name = "empirical risk minimiser" if alpha == 1 else f"alpha-mixture, alpha = {alpha:g}"
+    print(f"\n{name}: I(S;W) = {run.information:.4f} nats, 95% [{low:.4f}, {high:.4f}]")
+    print(f"train risk {run.train_risk:.4f}, test risk {run.test_risk:.4f}")
+
+
+def _print_ladder(ladder: BoundLadder) -> None:
+    """The gap and every bound, from loose to tight."""
+    _print_bound("gap", ladder.gap, ladder.gap_error)
+    for name, value in sorted(ladder.values.items(), key=lambda item: -item[1]):
+        _print_bound(name, value, ladder.errors[name])
+
+
+def _print_bound(name: str, value: float, error: float = 0.0) -> None:
+    monte_carlo = f" +- {error:.1g}" if error else ""
+    print(f"  {name:28}{value:8.4f}{monte_carlo}")
+
+
+# --- routers ---
+
+
+def _add_routes(commands) -> None:
+    text = "what a mixture of experts' router chose"
+    routes = commands.add_parser("routes", help=f"{text}: routes report FILE", description=text)
+    option = _command(routes.add_subparsers(dest="what", required=True), "report", _routes_report)
+    option("file", metavar="FILE", help="choices, or statistics of them")
+    formats = ["statistics", "npz", "parquet", "vllm", "sglang"]
+    option("--format", choices=formats, help="default: by the name and the content of the file")
+    experts = "number of experts, where FILE does not say it"
+    option("--experts", type=int, metavar="E", help=experts)
+    domains = "number of domains; default: as many as FILE has"
+    option("--domains", type=int, metavar="D", help=domains)
+    positions = "count by position, 0 to P - 1"
+    option("--positions", type=int, default=0, metavar="P", help=positions)
+    tokens = "count by token of a vocabulary of V"
+    option("--tokens", type=int, default=0, metavar="V", help=tokens)
+    option("--layer", action="append", help="only this layer; may be given again")
+    against = "choices of another run or checkpoint on the same tokens"
+    option("--against", metavar="FILE2", help=against)
+    option("--explain", action="store_true", help="one sentence on every number")
+    option("--json", metavar="OUT", help="also write all numbers as JSON")
+    page = "also write one page with figures, to be opened in a browser"
+    option("--html", metavar="OUT", help=page)
+
+
+def _routes_report(options: argparse.Namespace) -> None:
+    """report on a router, layer by layer
+
+    FILE holds what a router chose, token by token, or statistics of it:
+      npz, parquet  chosen (tokens, k) integer experts, -1 for a dropped slot; and where known
+                    weights (tokens, k), probabilities (tokens, experts), the router's softmax;
+                    domain, sequence, position, token, mask (tokens,); layer (tokens,) or an axis of
+                    layers in front
+      vllm          integer arrays [tokens, layers, k], one a request: vLLM's routed_experts; needs
+                    --experts
+      sglang        what SGLang's expert distribution recorder dumps, read without running code from
+                    it
+      statistics    what expertbank.routers.RouterStatistics.save wrote, of any number of tokens
+
+    All information is in nats (divide by 0.693 for bits). First look at:
+      dead, MaxVio  experts without work, and how much the busiest has beyond its share
+      I(X;T)        what the choice depends on the token at all: 0 is a router that ignores it,
+                    log E the most
+      I(D;T)        specialisation by domain; only what exceeds the column "null 95%" is evidence,
+                    and no more than the column "cap", log E - H(T|Seq), is possible
+      --explain prints a sentence on every number.
+
+    examples:
+      expertbank routes report routes.npz --explain
+      expertbank routes report routes.npz --html report.html --json report.json
+      expertbank routes report vllm.npz --format vllm --experts 64 --layer 3 --layer 4
+      expertbank routes report step_1000.npz --against step_2000.npz
+    """
     from expertbank.routers.report import routing_report
     from expertbank.routers.report_page import write_html
 
-    sizes = {
-        "n_domains": options.domains,
-        "n_positions": options.positions,
-        "n_tokens": options.tokens,
-    }
-    try:
-        statistics = statistics_of(options.file, options.format, n_experts=options.experts, **sizes)
-    except ValueError as error:
-        raise ValueError(str(error).replace("give n_experts", "give --experts")) from error
-    layers = (
-        [int(name) if name.lstrip("-").isdigit() else name for name in options.layer]
-        if options.layer
-        else None
-    )
-    agreements = _agreements(options, statistics.n_experts) if options.against else {}
+    statistics = _statistics(options)
+    layers = None
+    if options.layer:
+        layers = [_layer_name(text) for text in options.layer]
+    agreements = {}
+    if options.against:
+        agreements = _agreements(options, statistics.n_experts)
     if layers is not None:
         agreements = {name: found for name, found in agreements.items() if name in layers}
     report = routing_report(statistics, agreements, layers)
@@ -217,224 +452,34 @@ def _routes_report(options) -> None:
         write_html(report, options.html)
 
 
-def _agreements(options, n_experts: int) -> dict:
+def _statistics(options: argparse.Namespace):
+    from expertbank.routers.formats import statistics_of
+
+    try:
+        return statistics_of(
+            options.file,
+            options.format,
+            n_experts=options.experts,
+            n_domains=options.domains,
+            n_positions=options.positions,
+            n_tokens=options.tokens,
+        )
+    except ValueError as error:
+        raise ValueError(str(error).replace("give n_experts", "give --experts")) from error
+
+
+def _layer_name(text: str) -> int | str:
+    """Layers are numbers or names; -1 is a number."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _agreements(options: argparse.Namespace, n_experts: int) -> dict:
     from expertbank.routers.agreement import compare_routing
     from expertbank.routers.formats import read_routing
 
-    streams = (
-        read_routing(path, options.format, n_experts=n_experts)
-        for path in (options.file, options.against)
-    )
     try:
-        return compare_routing(*streams, n_experts)
+        ours = read_routing(options.file, options.format, n_experts=n_experts)
+        others = read_routing(options.against, options.format, n_experts=n_experts)
+        return compare_routing(ours, others, n_experts)
     except ValueError as error:
         raise ValueError(f"--against compares two runs choice by choice: {error}") from error
-
-
-ROUTES_HELP = """\
-FILE holds what a router chose, token by token, or statistics of it:
-  npz, parquet  chosen (tokens, k) integer experts, -1 for a dropped slot; and where known weights (tokens, k),
-                probabilities (tokens, experts), the router's softmax; domain, sequence, position, token, mask
-                (tokens,); layer (tokens,) or an axis of layers in front
-  vllm          integer arrays [tokens, layers, k], one a request: vLLM's routed_experts; needs --experts
-  sglang        what SGLang's expert distribution recorder dumps, read without running code from it
-  statistics    what expertbank.routers.RouterStatistics.save wrote, of any number of tokens
-
-All information is in nats (divide by 0.693 for bits). First look at:
-  dead, MaxVio  experts without work, and how much the busiest has beyond its share
-  I(X;T)        what the choice depends on the token at all: 0 is a router that ignores it, log E the most
-  I(D;T)        specialisation by domain; only what exceeds the column "null 95%" is evidence, and no more than
-                the column "cap", log E - H(T|Seq), is possible
-  --explain prints a sentence on every number.
-
-examples:
-  expertbank routes report routes.npz --explain
-  expertbank routes report routes.npz --html report.html --json report.json
-  expertbank routes report vllm.npz --format vllm --experts 64 --layer 3 --layer 4
-  expertbank routes report step_1000.npz --against step_2000.npz
-"""
-
-CURVE_HELP = """\
-LOSSES holds the loss of each expert on each input, a table (inputs, experts): .npy, .npz with one array, .csv
-without a header, or, streamed in chunks, .zarr and .parquet. Any finite numbers will do; low is good.
-
-The output is csv, a point of the curve a line: the price lambda of a nat; the rate I(X;T) in nats that the best gate
-at that price uses; its mean loss, the distortion, in units of the table; and a certificate: D + lambda I lies within
-lambda times it of the least possible. Above the critical lambda, in the first line, one expert for all is best.
-Read it from the top: each row buys a lower loss with a higher rate, and no gate lies below the curve.
-
-examples:
-  expertbank curve losses.npy
-  expertbank curve losses.csv --lam 0.05 0.2 > curve.csv
-  expertbank curve losses.npy --band 1e-4     # as many points as make D certain to 1e-4 everywhere
-"""
-
-BOUNDS_HELP = """\
-LOSSES holds the loss of each expert on each input, a table (inputs, experts) of numbers in [0, 1]: .npy, .npz with one
-array, or .csv without a header. Where all are 0 or 1 (mistakes), every bound of the library is given.
-
-A learner draws m samples from the table and selects an expert: with alpha 1 the one with the lowest loss on them,
-else that one with probability alpha and any one otherwise. The gap is its expected loss on the whole table less that
-on its samples. I(S;W) in nats is what the selected expert tells about the samples. Bounds are in units of the loss,
-from loose to tight, +- their Monte Carlo error; each is at least the gap:
-  union_bound         sqrt(log R / 2m), for any way to select among R
-  xu_raginsky_bound   sqrt(I(S;W) / 2m), sigma = 1/2 for losses in [0, 1]; the papers' form has sigma = 1
-  the others          help(expertbank.bounds) has a formula and a reference for each
-A bound far below the union bound says that the selection is safe because it is stable, not because R is small.
-
-examples:
-  expertbank bounds mistakes.npy
-  expertbank bounds mistakes.csv --alpha 1 --sample-size 1000
-"""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="expertbank", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def command(
-        name: str, run, text: str, more: str | None = None, among=commands
-    ) -> argparse.ArgumentParser:
-        sub = among.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=more,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(run=run)
-        return sub
-
-    sub = command(
-        "train",
-        _train,
-        "train a bank, a family of banks, the sweep of gates or the testbed; resumes",
-    )
-    sub.add_argument("bank", choices=["mnist", "specialists", "family", "gates", "testbed"])
-    sub.add_argument("--out", help="folder of the new bank or family; default data/banks/<bank>")
-    sub.add_argument(
-        "--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers"
-    )
-    sub.add_argument(
-        "--subset",
-        type=int,
-        dest="subset_size",
-        help="training images per expert, 10,000 in the papers",
-    )
-    sub.add_argument(
-        "--batch-size", type=int, help="the papers do not state it; see data/banks/batch_sizes.csv"
-    )
-    sub.add_argument("--seed", type=int)
-    sub.add_argument(
-        "--size", choices=["small", "large"], help="of the testbed: small, or large for a GPU"
-    )
-    sub.add_argument("--jobs", type=int, default=2, help="worker processes on a CPU")
-    sub.add_argument(
-        "--download", action="store_true", help="fetch MNIST or the corpus where it is missing"
-    )
-
-    sub = command("verify", _verify, "recompute a bank's predictions from its weights and MNIST")
-    sub.add_argument("bank")
-    sub.add_argument("--images", type=int, help="only the first so many images of each split")
-
-    sub = command("describe", _describe, "accuracies and disagreements of banks, as csv")
-    sub.add_argument("banks", nargs="+", help="bank folders")
-
-    sub = command(
-        "report", _report, "every number of the papers beside ours: verdict, reported, found"
-    )
-    sub.add_argument("--bank", default="mnist")
-
-    sub = command("rate", _rate, "gating rate I(X;T) of a table of gate probabilities")
-    sub.add_argument("gate")
-
-    sub = command(
-        "simulate", _simulate, "information, gap and bounds of the alpha-mixture on a loss table"
-    )
-    sub.add_argument("losses")
-    sub.add_argument(
-        "--population", help="another loss table; without it the first is the exact population"
-    )
-    sub.add_argument("--alpha", type=float, default=0.7)
-    sub.add_argument("--sample-size", type=int, default=256)
-    sub.add_argument("--datasets", type=int, default=20_000)
-    sub.add_argument("--seed", type=int, default=0)
-
-    sub = command(
-        "curve", _curve, "certified distortion-rate curve of a loss table, as csv", CURVE_HELP
-    )
-    sub.add_argument("losses", metavar="LOSSES", help="table (inputs, experts)")
-    sub.add_argument(
-        "--lam", type=float, nargs="+", help="prices of a nat; default from the critical one to 0"
-    )
-    sub.add_argument(
-        "--band", type=float, help="add prices until D is certified to this width everywhere"
-    )
-    sub.add_argument("--tol", type=float, default=1e-9, help="certificate of every point, in nats")
-    sub.add_argument("--method", choices=list(METHODS), default="newton")
-    sub.add_argument(
-        "--stream",
-        action="store_true",
-        help="read the .npy in chunks; .zarr and .parquet always are",
-    )
-
-    sub = command(
-        "bounds", _bounds, "generalisation bounds for a selection from a loss table", BOUNDS_HELP
-    )
-    sub.add_argument("losses", metavar="LOSSES", help="table (inputs, experts) of losses in [0, 1]")
-    sub.add_argument(
-        "--alpha",
-        type=float,
-        nargs="+",
-        default=[1.0, 0.7],
-        help="default: 1 (the minimiser) and 0.7",
-    )
-    sub.add_argument(
-        "--sample-size",
-        type=int,
-        default=256,
-        metavar="M",
-        help="samples that it sees; default 256",
-    )
-    sub.add_argument(
-        "--datasets", type=int, default=20_000, help="Monte Carlo draws of those; default 20,000"
-    )
-    sub.add_argument("--seed", type=int, default=0)
-
-    _add_routes(commands, command)
-    return parser
-
-
-def _add_routes(commands, command) -> None:
-    text = "what a mixture of experts' router chose"
-    routes = commands.add_parser("routes", help=f"{text}: routes report FILE", description=text)
-    among = routes.add_subparsers(dest="what", required=True)
-    sub = command(
-        "report", _routes_report, "report on a router, layer by layer", ROUTES_HELP, among
-    )
-    sub.add_argument("file", metavar="FILE", help="choices, or statistics of them")
-    formats = ["statistics", "npz", "parquet", "vllm", "sglang"]
-    sub.add_argument(
-        "--format", choices=formats, help="default: by the name and the content of the file"
-    )
-    sub.add_argument(
-        "--experts", type=int, metavar="E", help="number of experts, where FILE does not say it"
-    )
-    sub.add_argument(
-        "--domains", type=int, metavar="D", help="number of domains; default: as many as FILE has"
-    )
-    sub.add_argument(
-        "--positions", type=int, default=0, metavar="P", help="count by position, 0 to P - 1"
-    )
-    sub.add_argument(
-        "--tokens", type=int, default=0, metavar="V", help="count by token of a vocabulary of V"
-    )
-    sub.add_argument("--layer", action="append", help="only this layer; may be given again")
-    sub.add_argument(
-        "--against", metavar="FILE2", help="choices of another run or checkpoint on the same tokens"
-    )
-    sub.add_argument("--explain", action="store_true", help="one sentence on every number")
-    sub.add_argument("--json", metavar="OUT", help="also write all numbers as JSON")
-    sub.add_argument(
-        "--html", metavar="OUT", help="also write one page with figures, to be opened in a browser"
-    )
