@@ -1,5 +1,7 @@
-"""Every bound of `bounds` on one bank of 0-1 losses: Monte Carlo done once, a ladder at any alpha.
-Nats."""
+"""Every bound of `expertbank.bounds` on one bank of 0-1 losses, in nats.
+
+The Monte Carlo is done once; from it a ladder of bounds follows at any alpha.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_interval, as_losses
+from expertbank._checks import as_count, as_losses, as_number
 from expertbank.bounds import (
     conditional_mi_bound,
     cumulant_bound,
@@ -25,16 +28,16 @@ from expertbank.learners import empirical_risks, mix_with_uniform
 from expertbank.tables import merge_rows
 
 BATCHES = 10  # jackknife groups for Monte Carlo errors
-SUPERSAMPLES, SPLITS_PER_SUPERSAMPLE = 100, 4000
-
-
-# --- the ladder: all of them on one bank ---
+SUPERSAMPLES = 100
+SPLITS_PER_SUPERSAMPLE = 4000
 
 
 @dataclass(frozen=True)
 class BoundLadder:
-    """Every bound on one bank at one alpha, with Monte Carlo standard errors. Names are those of
-    the functions."""
+    """Every bound on one bank at one alpha, with Monte Carlo standard errors.
+
+    Names are those of the functions. `bound_ladder` and `LadderExperiment.at` make it.
+    """
 
     alpha: float
     gap: float
@@ -46,7 +49,7 @@ class BoundLadder:
 
 
 def bound_ladder(
-    losses,
+    losses: ArrayLike,
     alpha: float,
     sample_size: int = 256,
     rng: np.random.Generator | int = 0,
@@ -57,16 +60,37 @@ def bound_ladder(
     P(W | Z = u) comes from the same M samples of the other m - 1 points for every u, so that
     differences between the u are not drowned in Monte Carlo noise; errors are jackknifed over
     groups of those samples. The two conditional bounds use `SUPERSAMPLES` supersamples. Raises
-    ValueError for losses other than 0 and 1.
+    ValueError for losses other than 0 and 1, alpha outside [0, 1], a sample size below 1 or fewer
+    than ten datasets.
+
+    >>> mistakes = np.random.default_rng(0).integers(0, 2, (200, 3))
+    >>> ladder = bound_ladder(mistakes, alpha=1.0, sample_size=16, n_datasets=500)
+    >>> 0 < ladder.gap < ladder.values["xu_raginsky_bound"] < ladder.values["union_bound"]
+    True
     """
     return LadderExperiment(losses, sample_size, rng, n_datasets).at(alpha)
 
 
 class LadderExperiment:
-    """The Monte Carlo behind `bound_ladder`, done once; every posterior is linear in alpha, so `at`
-    is quick."""
+    """The Monte Carlo behind `bound_ladder`, done once.
 
-    def __init__(self, losses, sample_size: int = 256, rng=0, n_datasets: int = 20_000):
+    Every posterior is linear in alpha, so `at` is quick. Arguments and errors as for
+    `bound_ladder`.
+
+    >>> mistakes = np.random.default_rng(0).integers(0, 2, (200, 3))
+    >>> experiment = LadderExperiment(mistakes, sample_size=16, n_datasets=500)
+    >>> gaps = [experiment.at(alpha, errors=False).gap for alpha in (0.0, 0.5, 1.0)]
+    >>> round(gaps[0], 4) == 0 and bool(np.isclose(gaps[1], gaps[2] / 2))
+    True
+    """
+
+    def __init__(
+        self,
+        losses: ArrayLike,
+        sample_size: int = 256,
+        rng: np.random.Generator | int = 0,
+        n_datasets: int = 20_000,
+    ):
         losses = as_losses(losses)
         if not np.isin(losses, (0, 1)).all():
             raise ValueError("losses hold values other than 0 and 1; the ladder is for 0-1 losses")
@@ -74,46 +98,60 @@ class LadderExperiment:
         n_datasets = as_count(n_datasets, "n_datasets", at_least=BATCHES)
         rng = np.random.default_rng(rng)
         rows, counts, _ = merge_rows(losses)
-        self.rows, self.weights, self.risks = (
-            rows.astype(float),
-            counts / counts.sum(),
-            losses.mean(axis=0),
-        )
+        self.rows = rows.astype(float)
+        self.weights = counts / counts.sum()
+        self.risks = losses.mean(axis=0)
         self.winners = self._winners_given_one(losses, rows, n_datasets, rng)  # (BATCHES, U, R)
         self.supersamples = self._winners_on_supersamples(losses, rng)
 
     def at(self, alpha: float, errors: bool = True) -> BoundLadder:
-        """The ladder at one alpha. Without the jackknifed `errors`, which are then nan, it is
-        eleven times as fast."""
-        alpha = as_interval(alpha, "alpha", 0, 1)
+        """The ladder at one alpha in [0, 1].
+
+        Without the jackknifed `errors`, which are then nan, it is eleven times as fast. Raises
+        ValueError for alpha outside [0, 1].
+        """
+        alpha = as_number(alpha, "alpha", 0, 1)
         total = self.winners.sum(axis=0)
         values = self._from_winners(total, alpha)
-        left_out = [
-            self._from_winners(total - batch, alpha) for batch in (self.winners if errors else ())
-        ]
-        errors = {name: _jackknife_error([other[name] for other in left_out]) for name in values}
-        for name, information in zip(
-            ("conditional_mi_bound", "evaluated_cmi_bound"), self._conditional(alpha)
+        left_out = []
+        if errors:
+            left_out = [self._from_winners(total - batch, alpha) for batch in self.winners]
+        standard_errors = {
+            name: _jackknife_error([others[name] for others in left_out]) for name in values
+        }
+        conditional, evaluated = self._conditional_information(alpha)
+        for name, information in (
+            ("conditional_mi_bound", conditional),
+            ("evaluated_cmi_bound", evaluated),
         ):
             mean = max(0.0, float(information.mean()))
+            # both bounds are this function, of the one information or the other
             values[name] = float(conditional_mi_bound(mean, self.sample_size))
-            standard = float(information.std(ddof=1) / np.sqrt(len(information)))
+            mean_error = float(information.std(ddof=1) / np.sqrt(len(information)))
             # through the root
-            errors[name] = values[name] * standard / (2 * mean) if mean > 0 else 0.0
-        return BoundLadder(float(alpha), values.pop("gap"), errors.pop("gap"), values, errors)
+            standard_errors[name] = values[name] * mean_error / (2 * mean) if mean > 0 else 0.0
+        return BoundLadder(
+            alpha=alpha,
+            gap=values.pop("gap"),
+            gap_error=standard_errors.pop("gap"),
+            values=values,
+            errors=standard_errors,
+        )
 
     def _from_winners(self, counts: np.ndarray, alpha: float) -> dict[str, float]:
         """What follows from how often each expert wins given one sample point: counts (U, R)."""
-        m, n_experts = self.sample_size, counts.shape[1]
+        m = self.sample_size
+        n_experts = counts.shape[1]
         conditionals = mix_with_uniform(counts / counts.sum(axis=1, keepdims=True), alpha)
         marginal = self.weights @ conditionals
+        # the posterior of any one dataset, up to the order of the experts
         posterior = mix_with_uniform(np.eye(n_experts)[0], alpha)
-        information = max(
-            0.0, float(scipy.special.entr(marginal).sum() - scipy.special.entr(posterior).sum())
-        )
-        # rounding
-        train_risk = min(1.0, float(self.weights @ (conditionals * self.rows).sum(axis=1)))
-        of_one = (conditionals, self.weights)
+        marginal_entropy = scipy.special.entr(marginal).sum()
+        information = max(0.0, float(marginal_entropy - scipy.special.entr(posterior).sum()))
+        train_risk = float(self.weights @ (conditionals * self.rows).sum(axis=1))
+        train_risk = min(1.0, train_risk)  # rounding may exceed 1
+        one_point = (conditionals, self.weights)
+        with_losses = (conditionals, self.rows, self.weights)
         return {
             "gap": float(marginal @ self.risks) - train_risk,
             "union_bound": union_bound(n_experts, m),
@@ -121,76 +159,84 @@ class LadderExperiment:
             "xu_raginsky_bound": float(xu_raginsky_bound(information, m)),
             "cumulant_bound": cumulant_bound(information, m, self.risks, marginal),
             "pac_bayes_kl_bound": pac_bayes_kl_bound(information, m, train_risk),
-            "individual_sample_bound": individual_sample_bound(*of_one),
-            "disintegrated_bound": disintegrated_bound(*of_one),
-            "loss_difference_bound": loss_difference_bound(conditionals, self.rows, self.weights),
-            "total_variation_bound": total_variation_bound(*of_one),
-            "disintegrated_kl_bound": disintegrated_kl_bound(conditionals, self.rows, self.weights),
+            "individual_sample_bound": individual_sample_bound(*one_point),
+            "disintegrated_bound": disintegrated_bound(*one_point),
+            "loss_difference_bound": loss_difference_bound(*with_losses),
+            "total_variation_bound": total_variation_bound(*one_point),
+            "disintegrated_kl_bound": disintegrated_kl_bound(*with_losses),
         }
 
-    def _winners_given_one(self, losses, rows, n_datasets, rng) -> np.ndarray:
+    def _winners_given_one(
+        self, losses: np.ndarray, rows: np.ndarray, n_datasets: int, rng: np.random.Generator
+    ) -> np.ndarray:
         """How often each expert wins when one sample point has loss row u, (BATCHES, U, R)."""
-        n_experts, others = losses.shape[1], self.sample_size - 1
+        n_experts = losses.shape[1]
+        n_others = self.sample_size - 1
+        mistakes = np.zeros((n_datasets, n_experts), np.int64)
+        if n_others > 0:
+            risks = empirical_risks(losses, n_others, n_datasets, rng)
+            mistakes += np.rint(risks * n_others).astype(np.int64)
         # mistakes on the other points, with the index behind the comma: the least number is the
-        # winner
-        # short integers are compared many at a time
-        kind = np.min_scalar_type(-(self.sample_size + 1) * n_experts)
-        keys = np.zeros((n_datasets, n_experts), np.int64)
-        if others:
-            keys += np.rint(empirical_risks(losses, others, n_datasets, rng) * others).astype(
-                np.int64
-            )
-        keys = np.ascontiguousarray((keys * n_experts + np.arange(n_experts)).T, kind)
-        batch = np.arange(n_datasets) * BATCHES // n_datasets * n_experts
-        winners = [
-            np.bincount(
-                (keys + row[:, None]).min(axis=0) % n_experts + batch, minlength=BATCHES * n_experts
-            )
-            for row in rows.astype(kind) * kind.type(n_experts)
-        ]
-        return np.reshape(winners, (-1, BATCHES, n_experts)).swapaxes(0, 1)
+        # winner, ties to the smallest index; short integers are compared many at a time
+        key_type = np.min_scalar_type(-(self.sample_size + 1) * n_experts)
+        keys = (mistakes * n_experts + np.arange(n_experts)).T
+        keys = np.ascontiguousarray(keys, key_type)
+        first_cell_of_batch = np.arange(n_datasets) * BATCHES // n_datasets * n_experts
+        wins = []
+        for row in rows.astype(key_type) * key_type.type(n_experts):
+            winner = (keys + row[:, None]).min(axis=0) % n_experts
+            cells = first_cell_of_batch + winner
+            wins.append(np.bincount(cells, minlength=BATCHES * n_experts))
+        return np.reshape(wins, (-1, BATCHES, n_experts)).swapaxes(0, 1)
 
-    def _winners_on_supersamples(self, losses, rng) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each supersample: how often each expert wins over random halves (R,), and its loss
-        pattern (R,)."""
+    def _winners_on_supersamples(
+        self, losses: np.ndarray, rng: np.random.Generator
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each supersample: how often each expert wins over random halves (R,), and the number
+        of its loss pattern (R,)."""
         found = []
         for _ in range(SUPERSAMPLES):
-            first, second = losses[rng.integers(len(losses), size=(2, self.sample_size))].astype(
-                np.int16
-            )
-            _, pattern = np.unique(np.concatenate([first, second]), axis=1, return_inverse=True)
-            halves = rng.integers(0, 2, (SPLITS_PER_SUPERSAMPLE, self.sample_size))
-            mistakes = first.sum(axis=0) + halves.astype(np.float32) @ (second - first).astype(
-                np.float32
-            )
+            drawn = rng.integers(len(losses), size=(2, self.sample_size))
+            first, second = losses[drawn].astype(np.int16)
+            both = np.concatenate([first, second])
+            _, pattern = np.unique(both, axis=1, return_inverse=True)
+            takes_second = rng.integers(0, 2, (SPLITS_PER_SUPERSAMPLE, self.sample_size))
+            difference = (second - first).astype(np.float32)
+            mistakes = first.sum(axis=0) + takes_second.astype(np.float32) @ difference
             wins = np.bincount(mistakes.argmin(axis=1), minlength=losses.shape[1])
             found.append((wins / SPLITS_PER_SUPERSAMPLE, pattern))
         return found
 
-    def _conditional(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    def _conditional_information(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """I(W;U | supersample) and I(losses of W;U | supersample), one value per supersample, bias
         corrected."""
-        wins, patterns = map(np.stack, zip(*self.supersamples))
-        each = np.eye(wins.shape[1])
-        return tuple(_mixture_information(wins, alpha, groups) for groups in (each, each[patterns]))
+        wins = np.stack([shares for shares, _ in self.supersamples])
+        patterns = np.stack([pattern for _, pattern in self.supersamples])
+        each_alone = np.eye(wins.shape[1])
+        conditional = _mixture_information(wins, alpha, each_alone)
+        evaluated = _mixture_information(wins, alpha, each_alone[patterns])
+        return conditional, evaluated
 
 
-def _mixture_information(wins, alpha, groups) -> np.ndarray:
+def _mixture_information(wins: np.ndarray, alpha: float, groups: np.ndarray) -> np.ndarray:
     """I(group of W;S), (S,), of alpha-mixtures whose best expert has frequencies `wins` (S, R),
-    less the delta-method bias. `groups` (R, G) or (S, R, G) says which experts look alike, as rows
-    of an identity matrix.
+    less the delta-method bias.
+
+    `groups` (R, G) or (S, R, G) says which experts look alike, as rows of an identity matrix.
     """
     # row r: the posterior when r is best
     posteriors = mix_with_uniform(np.eye(wins.shape[1]), alpha) @ groups
-    mean, square = ((wins[:, None] @ law)[:, 0] for law in (posteriors, posteriors**2))
-    variance = np.divide(square - mean**2, mean, where=mean > 0, out=np.zeros_like(mean))
-    given = (wins * scipy.special.entr(posteriors).sum(axis=-1)).sum(axis=-1)
-    return (
-        scipy.special.entr(mean).sum(axis=-1)
-        - given
-        + variance.sum(axis=-1) / (2 * SPLITS_PER_SUPERSAMPLE)
-    )
+    mean = (wins[:, None] @ posteriors)[:, 0]
+    mean_square = (wins[:, None] @ posteriors**2)[:, 0]
+    variance = mean_square - mean**2
+    relative = np.divide(variance, mean, where=mean > 0, out=np.zeros_like(mean))
+    bias = -relative.sum(axis=-1) / (2 * SPLITS_PER_SUPERSAMPLE)
+    entropy_given_s = (wins * scipy.special.entr(posteriors).sum(axis=-1)).sum(axis=-1)
+    return scipy.special.entr(mean).sum(axis=-1) - entropy_given_s - bias
 
 
 def _jackknife_error(left_out: list[float]) -> float:
-    return float(np.sqrt((len(left_out) - 1) * np.var(left_out))) if left_out else np.nan
+    """Standard error of a statistic from its values with each group left out; nan without them."""
+    if not left_out:
+        return np.nan
+    return float(np.sqrt((len(left_out) - 1) * np.var(left_out)))

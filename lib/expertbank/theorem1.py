@@ -1,5 +1,7 @@
-"""Theorem 1 of P1 on examples small enough to enumerate: laws, cumulants and information without
-sampling. Nats."""
+"""Theorem 1 of P1 on examples small enough to enumerate, in nats.
+
+Laws, cumulants and information are computed without sampling.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from expertbank._checks import as_distribution, as_gate, as_losses, as_weights
 from expertbank.information import mutual_information
@@ -16,8 +19,10 @@ from expertbank.learners import enumerate_datasets
 
 @dataclass(frozen=True)
 class ExactSelection:
-    """A learner on every dataset of m inputs: D datasets, R candidates. Risks as the losses,
-    information in nats."""
+    """A learner on every dataset of m inputs: D datasets, R candidates.
+
+    Risks are in units of the losses, information is in nats. `enumerate_selection` makes it.
+    """
 
     probabilities: np.ndarray
     """probability of each dataset, (D,); datasets are multisets, since a learner of averages
@@ -41,7 +46,7 @@ class ExactSelection:
 
     @property
     def information(self) -> float:
-        """I(S;W), the divergence of `joint` from `product`"""
+        """I(S;W) in nats, the divergence of `joint` from `product`"""
         return mutual_information(self.posterior, self.probabilities)
 
     @property
@@ -56,41 +61,60 @@ class ExactSelection:
 
 
 def enumerate_selection(
-    losses, sample_size: int, learner: Callable, weights=None
+    losses: ArrayLike,
+    sample_size: int,
+    learner: Callable[[np.ndarray], ArrayLike],
+    weights: ArrayLike | None = None,
 ) -> ExactSelection:
-    """Run `learner`, a map from risks (D, R) to posteriors (D, R), on every dataset of
-    `sample_size` inputs.
+    """Run `learner` on every dataset of `sample_size` inputs.
 
-    losses (N, R) and input weights (N,), default uniform, are the whole population. D = C(N + m -
-    1, m) is held in memory. Raises ValueError for bad losses, weights or sample size, or a learner
-    whose rows do not sum to 1.
+    losses (N, R) and input weights (N,), default uniform, are the whole population. `learner` maps
+    risks (D, R) to posteriors (D, R). D = C(N + m - 1, m) is held in memory. Raises ValueError for
+    bad losses, weights or sample size, or a learner whose rows do not sum to 1.
+
+    Two experts, each right on one of two inputs; whoever does better on both draws is selected:
+
+    >>> from expertbank.learners import alpha_mixture
+    >>> exact = enumerate_selection(np.eye(2), 2, lambda risks: alpha_mixture(risks, alpha=1.0))
+    >>> round(exact.information, 4), round(exact.gap, 4)
+    (0.5623, 0.25)
     """
     losses = as_losses(losses).astype(float)
     probabilities, risks = enumerate_datasets(losses, sample_size, weights)
     posterior = as_gate(learner(risks), "learner(risks)")
-    return ExactSelection(
-        probabilities, risks, posterior, as_weights(weights, len(losses)) @ losses
-    )
+    population_risks = as_weights(weights, len(losses)) @ losses
+    return ExactSelection(probabilities, risks, posterior, population_risks)
 
 
-def log_mgf(law, values, lam):
-    """log E[exp(lam * values)] under a law of the same shape, for every lam (...,)."""
-    law, values = _flat(law, "law"), np.asarray(values, float).ravel()
-    exponents = np.asarray(lam, float)[..., None] * values[law > 0]
-    return scipy.special.logsumexp(exponents, b=law[law > 0], axis=-1)
+def log_mgf(law: ArrayLike, values: ArrayLike, lam: ArrayLike) -> np.ndarray:
+    """log E[exp(lam * values)] under a law of the same shape as the values, for every lam (...,).
+
+    Raises ValueError for a law that does not sum to 1.
+
+    A fair sign has the logarithm of cosh lam:
+
+    >>> log_mgf([0.5, 0.5], [-1, 1], lam=[0.0, 1.0]).round(4).tolist()
+    [0.0, 0.4338]
+    """
+    law = as_distribution(np.ravel(law), "law")
+    values = np.asarray(values, float).ravel()
+    possible = law > 0
+    exponents = np.asarray(lam, float)[..., None] * values[possible]
+    return scipy.special.logsumexp(exponents, b=law[possible], axis=-1)
 
 
-def donsker_varadhan(joint, values, lam):
-    """lam E_joint[f] - log E_product[exp(lam f)] for f = values (D, R) and every lam (...,), in
-    nats.
+def donsker_varadhan(joint: ArrayLike, values: ArrayLike, lam: ArrayLike) -> np.ndarray:
+    """lam E_joint[f] - log E_product[exp(lam f)] for f = values (D, R) and every lam (...,).
 
-    Never above I(S;W) (Donsker & Varadhan 1983); equal to it at lam = 1 for f = log(joint /
-    product).
+    In nats. Never above I(S;W) (Donsker & Varadhan 1983); equal to it at lam = 1 for f = log(joint
+    / product). Raises ValueError for a joint law (D, R) that does not sum to 1.
+
+    >>> joint = np.array([[0.4, 0.1], [0.1, 0.4]])
+    >>> density = np.log(joint / 0.25)
+    >>> donsker_varadhan(joint, density, lam=[0.5, 1.0]).round(4).tolist()
+    [0.1491, 0.1927]
     """
     joint = np.asarray(joint, float)
     product = np.outer(joint.sum(axis=1), joint.sum(axis=0))
-    return np.asarray(lam, float) * np.sum(joint * values) - log_mgf(product, values, lam)
-
-
-def _flat(law, name: str) -> np.ndarray:
-    return as_distribution(np.ravel(law), name)
+    expected = np.sum(joint * values)
+    return np.asarray(lam, float) * expected - log_mgf(product, values, lam)
