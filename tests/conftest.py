@@ -42,6 +42,17 @@ def torch():
 
 
 @pytest.fixture(scope="session")
+def transformers(torch):
+    """The module, where the `transformers` extra is installed."""
+    try:
+        import transformers
+    except ImportError as error:
+        skip_or_fail(f"adapters need `pip install 'expertbank[transformers]'`: {error}")
+    transformers.logging.set_verbosity_error()
+    return transformers
+
+
+@pytest.fixture(scope="session")
 def mnist_root(torch):
     """The folder that holds MNIST/raw."""
     from expertbank.training.datasets import RAW_FILES, data_root

@@ -52,9 +52,14 @@ def name_of(path):
     return ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(), filename=str(path))
+
+
 def imports_of(path):
-    """Modules that a file imports; a package's name stands for one of its modules where it names one."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Modules that a file imports, also where it takes them from a package."""
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom):
             folder = LIBRARY.parent.joinpath(*node.module.split("."))
             for alias in node.names:
@@ -119,11 +124,6 @@ SHARED_NAMES: dict[str, str] = {}
 def pending():
     lines = PENDING.read_text().splitlines() if PENDING.exists() else []
     return {tuple(line.split()) for line in lines}
-
-
-@cache
-def tree_of(path):
-    return ast.parse(path.read_text(), filename=str(path))
 
 
 def places(rule, name, paths):

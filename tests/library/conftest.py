@@ -22,3 +22,10 @@ def experts(mnist_root):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experts, "load_mnist", load_slice)
         yield experts
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that train, or tokenise the testbed's corpus, are slow whatever each of them takes."""
+    for item in items:
+        if {"experts", "mix"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -162,6 +162,7 @@ def test_the_chosen_batch_size_matches_both_ranges_best():
     assert best["batch_size"] == "80"
 
 
+@pytest.mark.slow
 def test_report_lists_every_row(capsys):
     from expertbank.book.claims import CLAIMS
 

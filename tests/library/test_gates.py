@@ -110,6 +110,7 @@ def test_price_falls_to_its_end_and_never_below(torch):
     assert annealed(0, 0.2, 1) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["linear", "cnn", "prototype"])
 def test_every_family_learns_a_rule_that_is_in_the_picture(torch, family):
     """Expert 0 is right where a corner is dark, expert 1 where it is bright; a nat is cheap, so the
@@ -319,6 +320,7 @@ def test_rows_follow_from_the_shipped_arrays(sweep, bank):
     )
 
 
+@pytest.mark.slow
 def test_no_gate_lies_below_the_frontier(sweep, bank):
     for split in ("train", "test"):
         curve = rate_distortion_curve(bank.losses(split))
@@ -347,6 +349,7 @@ def test_a_higher_price_buys_fewer_nats(sweep):
             assert means[0] > means[-1] and np.argmax(means) < 5
 
 
+@pytest.mark.slow
 def test_estimates_reach_below_the_best_expert_and_not_below_the_frontier(sweep, bank):
     losses = bank.losses("test")
     curve = rate_distortion_curve(losses)

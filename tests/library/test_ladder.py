@@ -311,6 +311,7 @@ def banks(shipped):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample_size", [64, 256])
 @pytest.mark.parametrize("which", ["default", "first", "middle", "last"])
 def test_every_bound_holds_on_shipped_banks(which, sample_size, banks, monkeypatch):

@@ -382,6 +382,7 @@ def adversarial(rng):
     return losses, w, 10 ** rng.uniform(-4, 3)
 
 
+@pytest.mark.slow
 def test_twenty_thousand_solves():
     rng = np.random.default_rng(2026)
     solves, worst, farthest, most = 0, 0.0, 0.0, 0

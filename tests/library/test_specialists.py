@@ -110,6 +110,7 @@ def test_recipe_is_the_shipped_banks(torch, bank):
     assert {key: bank.manifest["recipe"][key] for key in asdict(recipe)} == asdict(recipe)
 
 
+@pytest.mark.slow
 def test_the_recipe_regenerates_a_shipped_specialist(mnist_root, bank):
     from expertbank.training.datasets import load_mnist
     from expertbank.training.experts import (

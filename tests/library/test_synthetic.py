@@ -18,6 +18,7 @@ from expertbank.learners import alpha_mixture, enumerate_datasets, simulate
 from expertbank.synthetic import (
     MixtureOfExperts,
     alpha_curve,
+    alpha_mixture_grid,
     bsc_label_gap,
     bsc_posteriors,
     bsc_selection,
@@ -131,6 +132,27 @@ def test_alpha_curve_meets_simulate():
         assert curve.test_gap[k] == pytest.approx(other.expected_gap, abs=4 * other.gap_error)
 
 
+def test_the_grid_is_alpha_curve_at_each_size():
+    alphas = [0.2, 1.0]
+    sizes = {
+        "dimensions": [2, 3],
+        "expert_counts": [2],
+        "candidate_counts": [3, 6],
+        "sample_sizes": [20],
+    }
+    numbers = {"n_inputs": 300, "n_test": 200, "n_datasets": 50}
+    curves = alpha_mixture_grid(**sizes, alphas=alphas, **numbers, seed=7)
+    assert set(curves) == {(d, 2, k, 20) for d in (2, 3) for k in (3, 6)}
+    for (dimension, n_experts, k, m), found in curves.items():
+        rng = np.random.default_rng([7, dimension, n_experts])
+        losses = moe_bank_losses(dimension, n_experts, 6, 500, rng)[:, :k]
+        same = alpha_curve(losses[:300], alphas, m, 50, losses[300:], rng)
+        assert found.information == pytest.approx(same.information)
+        assert found.gap == pytest.approx(same.gap)
+        assert found.test_gap == pytest.approx(same.test_gap)
+        assert found.frequencies.shape == (k,)
+
+
 # --- experiment 2: the binary symmetric channel ---
 
 
@@ -225,6 +247,20 @@ def test_threshold_separates_bound_met_from_bound_missed(m):
     assert 0 < threshold < np.inf
     assert not lies_below(0.99 * threshold)
     assert all(lies_below(beta) for beta in threshold * np.geomspace(1.01, 50, 20) if beta <= 100)
+
+
+def test_without_a_bound_to_miss_there_is_no_threshold():
+    # with next to no slack what is left is Jensen's inequality, which no temperature breaks
+    assert bsc_threshold(CANDIDATES, 0.2, 50, sigma=1e-9) == np.inf
+    # and so wide a bound is met everywhere
+    assert bsc_threshold(CANDIDATES, 0.2, 50, sigma=1e6) == 0
+
+
+def test_excess_is_jensens_gap():
+    assert bsc_selection([0.2], 0.3, 50, 1).excess == pytest.approx(0, abs=1e-9)
+    point = bsc_selection(CANDIDATES, 0.2, 50, 1)
+    assert point.excess > 0
+    assert bsc_rate(point.risk - point.excess) == pytest.approx(point.rate)
 
 
 def test_seeds():

@@ -212,6 +212,7 @@ def test_families_are_the_gates_of_the_table(sweep, name):
         gate_family(sweep, bank, "firm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "specialists"])
 @pytest.mark.parametrize("decision", ["soft", "hard"])
 def test_theorem_2_holds_on_the_shipped_gates(sweep, name, decision):

@@ -98,6 +98,7 @@ def test_subsets(torch):
     assert len(shared) == pytest.approx(10_000 / 6, rel=0.1)  # drawn independently
 
 
+@pytest.mark.slow
 def test_the_recipe_regenerates_a_shipped_expert(mnist_root, shipped):
     """Sums are ordered by the processor, so not to the bit everywhere: but far closer than any
     other expert."""

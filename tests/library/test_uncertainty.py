@@ -64,6 +64,7 @@ def test_weights_stand_for_copies():
     np.testing.assert_allclose(one.information, other.information, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_simultaneous_band_covers():
     truth = rate_distortion_curve(KINDS, LAMS, SHARES)
     rates = np.linspace(0, truth.rate.max(), 7)
@@ -89,6 +90,7 @@ def test_shares_cost_more_on_other_inputs_by_lambda_times_experts_less_one_over_
     assert excess.mean() * n / lam == pytest.approx(1, rel=0.25)
 
 
+@pytest.mark.slow
 def test_the_truth_lies_between_the_two_sides():
     truth = rate_distortion_curve(KINDS, LAMS, SHARES)
     value = truth.distortion + LAMS * truth.rate

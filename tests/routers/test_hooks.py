@@ -15,7 +15,6 @@ from expertbank.routers.hooks import (
 )
 from expertbank.routers.statistics import RouterStatistics
 from expertbank.shipped.manifest import REPOSITORY
-from support import skip_or_fail
 
 N_EXPERTS, N_TOKENS = 8, 64
 NAMES = [family.name for family in MODEL_FAMILIES]
@@ -47,16 +46,6 @@ SWITCH = {
     "num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,
     "num_experts": N_EXPERTS, "expert_capacity": 2, "decoder_start_token_id": 0,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def transformers(torch):
-    try:
-        import transformers
-    except ImportError as error:
-        skip_or_fail(f"adapters need `pip install 'expertbank[transformers]'`: {error}")
-    transformers.logging.set_verbosity_error()
-    return transformers
 
 
 def build(transformers, name):

@@ -1,0 +1,125 @@
+"""The README's code runs as it stands: Python on small tables, commands of `expertbank` on small
+files. Of make and pip, which take long or the network, the targets and extras must exist.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+
+import numpy as np
+import pytest
+
+from expertbank.cli import main
+from expertbank.shipped.manifest import REPOSITORY
+
+TEXT = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.M | re.S)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+LINES = [
+    line
+    for language, code in BLOCKS
+    if language == "sh"
+    for line in code.replace("\\\n", " ").splitlines()
+]
+COMMANDS = [words for words in (shlex.split(line, comments=True) for line in LINES) if words]
+OWN = [words for words in COMMANDS if words[0] == "expertbank"]
+# the rows of every paper, on the shipped bank
+SLOW = [["expertbank", "report"]]
+ON_ROUTERS = [code for code in PYTHON if "record_routing" in code]
+ON_TABLES = [code for code in PYTHON if "record_routing" not in code]
+N, R = 6000, 5
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder, made the current one, with the files that the README names."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "losses.npy", rng.integers(0, 2, (N, R)))
+    np.save(tmp_path / "gate.npy", rng.dirichlet(np.ones(R), size=50))
+    chosen = rng.integers(0, 8, (2, 400, 1))
+    sequence = np.repeat(np.arange(20), 20)
+    labels = {"sequence": sequence, "domain": sequence % 2}
+    np.savez(tmp_path / "routes.npz", chosen=chosen, n_experts=8, **labels)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_block_is_of_a_kind_that_is_tested():
+    assert ON_TABLES and len(ON_ROUTERS) == 1 and OWN
+    assert {language for language, _ in BLOCKS} <= {"python", "sh", "bibtex"}
+    assert {words[0] for words in COMMANDS} <= {"expertbank", "make", "pip", "git", "cd"}
+
+
+def test_python_on_loss_tables(files):
+    features = np.random.default_rng(1).normal(size=(N, 3))
+    namespace = {"features": features}
+    for code in ON_TABLES:
+        exec(compile(code, "README.md", "exec"), namespace)
+    point = namespace["point"]
+    assert point.certificate <= 1e-9
+    assert namespace["curve"].lower(0.1) <= namespace["curve"].upper(0.1)
+    assert namespace["gate"].sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_python_on_a_models_routers(transformers, capsys):
+    import torch
+
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+
+    def tokenizer(texts, return_tensors, padding):
+        assert return_tensors == "pt" and padding
+        ids = torch.randint(1, 64, (len(texts), 12))
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    namespace = {
+        "model": transformers.MixtralForCausalLM(config).eval(),
+        "tokenizer": tokenizer,
+        "texts": ["one", "two", "three"],
+    }
+    exec(compile(ON_ROUTERS[0], "README.md", "exec"), namespace)
+    assert "nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, marks=[pytest.mark.slow] * (words in SLOW)) for words in OWN],
+    ids=shlex.join,
+)
+def test_commands(words, files, capsys):
+    assert main(words[1:]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out or any((files / word).exists() for word in words if "html" in word)
+
+
+def test_targets_of_make_exist():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = set(re.findall(r"^([\w.-]+):", makefile, flags=re.M))
+    named = {words[1] for words in COMMANDS if words[0] == "make"}
+    named |= set(re.findall(r"`make ([\w-]+)`", TEXT))
+    assert named and named <= targets
+
+
+def test_extras_exist():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"(?:expertbank|\.)\[([\w,]+)\]", TEXT)
+    extras = {extra for several in named for extra in several.split(",")}
+    assert extras and extras <= set(project["optional-dependencies"])
+
+
+def test_folders_exist():
+    """The table of where things are."""
+    for path in re.findall(r"^\| `([\w./]+)` \|", TEXT, flags=re.M):
+        assert (REPOSITORY / path).exists(), path
