@@ -14,11 +14,13 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -45,7 +47,8 @@ from expertbank.shipped.bank import ExpertBank
 from expertbank.shipped.gates import GATE_FAMILIES, GateSweep
 from expertbank.synthetic import alpha_curve, bsc_selection
 
-PIXELS_PER_INCH, WIDTH = 120, 6.4
+PIXELS_PER_INCH = 120
+FRAME_WIDTH = 6.4  # inches
 COLOURS = 24  # of a palette frame: the lines' own and the steps of their smoothed edges
 
 
@@ -75,14 +78,17 @@ def _explorer(
     """
     if live is None:
         live = "EXPERTBANK_FRAMES" not in os.environ
-    return (_live if live else _framed)(scene, dials, alt)
+    if live:
+        return _live(scene, dials, alt)
+    return _framed(scene, dials, alt)
 
 
-def _framed(scene, dials, alt) -> ipywidgets.VBox:
+def _framed(scene: Callable, dials: dict[str, Dial], alt: str) -> ipywidgets.VBox:
     framed = {name: dial for name, dial in dials.items() if dial.frames}
     sliders = {name: _choice(dial) for name, dial in framed.items()}
     (first, inner), *second = framed.items()
-    easel, plain = _Easel(scene, alt), ipywidgets.HTML()
+    easel = _Easel(scene, alt)
+    plain = ipywidgets.HTML()
     # one of each frame's own would be half of the state
     shared = {"style": plain.style, "layout": plain.layout}
 
@@ -99,17 +105,18 @@ def _framed(scene, dials, alt) -> ipywidgets.VBox:
     return ipywidgets.VBox([*sliders.values(), pictures.add_class("explorer-frames")])
 
 
-def _stack(slider, children) -> ipywidgets.Stack:
+def _stack(slider: ipywidgets.SelectionSlider, children: Sequence) -> ipywidgets.Stack:
     """Shows the child that the slider points to, without asking a kernel."""
     stack = ipywidgets.Stack(children, selected_index=slider.index)
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     return stack
 
 
-def _live(scene, dials, alt) -> ipywidgets.VBox:
+def _live(scene: Callable, dials: dict[str, Dial], alt: str) -> ipywidgets.VBox:
     sliders = {name: _slider(dial) for name, dial in dials.items()}
     first = next(iter(dials))
-    picture, painter = ipywidgets.HTML(), lru_cache(maxsize=8)(_Easel(scene, alt).painter)
+    picture = ipywidgets.HTML()
+    painter = lru_cache(maxsize=8)(_Easel(scene, alt).painter)
 
     def update(_=None):
         values = {name: slider.value for name, slider in sliders.items()}
@@ -131,9 +138,12 @@ class _Easel:
     """
 
     def __init__(self, scene: Callable, alt: str):
-        self.scene, self.alt, self.sheet, self.legends = scene, alt, None, []
+        self.scene = scene
+        self.alt = alt
+        self.sheet: Figure | None = None
+        self.legends: list[Any] = []
 
-    def painter(self, **outer) -> Callable[[float], str]:
+    def painter(self, **outer: float) -> Callable[[float], str]:
         """A function from a value of the first dial to the HTML of its frame."""
         figure, move = self.scene(self.sheet, **outer)
         if self.sheet is None:
@@ -142,14 +152,14 @@ class _Easel:
         figure.draw(self.renderer)
         for legend in self.legends:
             self.renderer.restore_region(legend)
-        for axes in figure.axes:
-            axes.set_autoscale_on(False)  # what is added later must not move the axes
+        for ax in figure.axes:
+            ax.set_autoscale_on(False)  # what is added later must not move the axes
         ground = self.renderer.copy_from_bbox(figure.bbox)
-        limits = [{"xlim": axes.get_xlim(), "ylim": axes.get_ylim()} for axes in figure.axes]
+        limits = [{"xlim": ax.get_xlim(), "ylim": ax.get_ylim()} for ax in figure.axes]
 
-        def paint(value) -> str:
-            for axes, place in zip(figure.axes, limits):
-                axes.set(**place)  # another scene may have come in between
+        def paint(value: float) -> str:
+            for ax, place in zip(figure.axes, limits):
+                ax.set(**place)  # another scene may have come in between
             artists, numbers = move(value)
             self.renderer.restore_region(ground)
             for artist in artists:
@@ -159,63 +169,70 @@ class _Easel:
 
         return paint
 
-    def set_up(self, figure) -> None:
+    def set_up(self, figure: Figure) -> None:
         """Lay out the first scene for good, and keep its legend as it was drawn."""
         self.sheet = figure
-        figure.set(dpi=PIXELS_PER_INCH, figwidth=WIDTH)
-        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-            if isinstance(axis.get_major_locator(), MaxNLocator):
-                axis.get_major_locator().set_params(nbins=5)
-        self.renderer = RendererAgg(*map(int, figure.bbox.size), PIXELS_PER_INCH)
-        figure.get_layout_engine().set(w_pad=0.17)  # room for longer tick labels of later scenes
+        figure.set(dpi=PIXELS_PER_INCH, figwidth=FRAME_WIDTH)
+        for axis in [*(ax.xaxis for ax in figure.axes), *(ax.yaxis for ax in figure.axes)]:
+            locator = axis.get_major_locator()
+            if isinstance(locator, MaxNLocator):
+                locator.set_params(nbins=5)
+        width, height = map(int, figure.bbox.size)
+        self.renderer = RendererAgg(width, height, PIXELS_PER_INCH)
+        layout = figure.get_layout_engine()
+        assert isinstance(layout, ConstrainedLayoutEngine)
+        layout.set(w_pad=0.17)  # room for longer tick labels of later scenes
         figure.draw(self.renderer)
         figure.set_layout_engine("none")
         for legend in figure.legends:
-            self.legends.append(
-                self.renderer.copy_from_bbox(legend.get_window_extent(self.renderer))
-            )
+            place = legend.get_window_extent(self.renderer)
+            self.legends.append(self.renderer.copy_from_bbox(place))
             legend.set_visible(False)
 
     def html(self, numbers: dict[str, str]) -> str:
         """What the renderer holds as a picture of few colours, and the numbers to read beside
         it."""
-        size = int(self.renderer.width), int(self.renderer.height)
-        image = Image.frombuffer("RGBA", size, self.renderer.buffer_rgba()).convert("RGB")
+        image = Image.fromarray(np.asarray(self.renderer.buffer_rgba())).convert("RGB")
         buffer = io.BytesIO()
-        image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-            buffer, "png"
-        )
+        few = image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(buffer, "png")
         source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         read = "; ".join(f"{name} <b>{number}</b>" for name, number in numbers.items())
-        shape = f'width="{size[0]}" height="{size[1]}" style="max-width: 100%; height: auto"'
-        return f'<img alt="{self.alt}" {shape} decoding="sync" src="{source}"><p role="status">{read}</p>'
+        shape = f'width="{image.width}" height="{image.height}"'
+        style = 'style="max-width: 100%; height: auto"'
+        picture = f'<img alt="{self.alt}" {shape} {style} decoding="sync" src="{source}">'
+        return f'{picture}<p role="status">{read}</p>'
 
 
 def _choice(dial: Dial) -> ipywidgets.SelectionSlider:
     """A slider over the values of the frames."""
-    value = min(dial.frames, key=lambda v: abs(v - dial.start))
-    options = [(f"{v:.3g}" if v < 100 else f"{v:g}", v) for v in dial.frames]
+    value = min(dial.frames, key=lambda frame: abs(frame - dial.start))
+    options = [(f"{frame:.3g}" if frame < 100 else f"{frame:g}", frame) for frame in dial.frames]
     return ipywidgets.SelectionSlider(
-        options=options, value=value, description=dial.description, **WIDE
+        options=options, value=value, description=dial.description, **WIDE_LABELS
     )
 
 
-def _slider(dial: Dial) -> ipywidgets.Widget:
+def _slider(dial: Dial) -> Any:
     """A slider over every value, for a kernel to answer."""
     if dial.live is None:
         return _choice(dial)
     low, high, step = dial.live
-    kind = (
-        ipywidgets.FloatLogSlider if step == "log" else type(step) is int and ipywidgets.IntSlider
-    )
-    limits = {"min": low, "max": high, **({"step": 0.01} if step == "log" else {"step": step})}
-    return (kind or ipywidgets.FloatSlider)(
-        value=dial.start, description=dial.description, **limits, **WIDE
-    )
+    kind = ipywidgets.FloatSlider
+    if step == "log":
+        kind = ipywidgets.FloatLogSlider
+        step = 0.01
+    elif isinstance(step, int):
+        kind = ipywidgets.IntSlider
+    start = {"value": dial.start, "description": dial.description}
+    return kind(min=low, max=high, step=step, **start, **WIDE_LABELS)
 
 
 # labels wide enough to read, on a phone too
-WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "32em", "max_width": "100%"}}
+WIDE_LABELS = {
+    "style": {"description_width": "9em"},
+    "layout": {"width": "32em", "max_width": "100%"},
+}
 ALPHAS = [i / 10 for i in range(11)]
 MIXTURE = {
     "alpha": Dial("alpha", 0.7, ALPHAS, (0.0, 1.0, 0.01)),
@@ -247,13 +264,15 @@ def explore_alpha_mixture(
     n_candidates = pool.shape[1]
 
     def scene(sheet, sample_size, candidates=n_candidates):
-        run = (pool[:, :candidates], test[:, :candidates])
-        fine = alpha_curve(run[0], np.linspace(0, 1, 101), sample_size, n_datasets, run[1])
+        alphas = np.linspace(0, 1, 101)
+        shown = pool[:, :candidates]
+        fine = alpha_curve(shown, alphas, sample_size, n_datasets, test[:, :candidates])
         figure = figures.alpha_plane(fine, marked=(), every=5, onto=sheet)
 
         def move(alpha):
             at = int(np.abs(fine.alphas - alpha).argmin())
-            information, gap = fine.information[at], fine.gap[at]
+            information = fine.information[at]
+            gap = fine.gap[at]
             bounds = _bounds(information, sample_size)
             numbers = {
                 "I(S;W) =": f"{information:.3f} nats",
@@ -261,13 +280,14 @@ def explore_alpha_mixture(
                 "on the separate test set": f"{fine.test_gap[at]:.4f}",
                 **_read(bounds),
             }
-            return figures.pointer(figure.axes[0], information, gap, list(bounds.values())), numbers
+            levels = list(bounds.values())
+            return figures.pointer(figure.axes[0], information, gap, levels), numbers
 
         return figure, move
 
     alt = (
-        "Generalisation gap against I(S;W): the alpha-mixture as dots, two bounds as curves above them. A ring marks "
-        "the chosen alpha, and a line rises from it to the bounds."
+        "Generalisation gap against I(S;W): the alpha-mixture as dots, two bounds as curves above "
+        "them. A ring marks the chosen alpha, and a line rises from it to the bounds."
     )
     candidates = Dial("candidates", n_candidates, live=(2, n_candidates, 1))
     return _explorer(scene, {**MIXTURE, "candidates": candidates}, alt, live)
@@ -288,13 +308,14 @@ def explore_bsc(candidates, live: bool | None = None) -> ipywidgets.VBox:
         def move(beta):
             point = bsc_selection(candidates, crossover, sample_size, beta)
             term = float(xu_raginsky_bound(point.information, sample_size, sigma=1))
+            side = "above" if point.excess > term else "below"
             numbers = {
                 "I(S;W) =": f"{point.information:.3f} nats",
                 "rate": f"{point.rate:.3f} nats",
                 "mean risk": f"{point.risk:.4f}",
                 "above D(R) by": f"{point.excess:.4f}",
                 "term of (13)": f"{term:.4f}",
-                f"{'above' if point.excess > term else 'below'} (13) by": f"{abs(point.excess - term):.4f}",
+                f"{side} (13) by": f"{abs(point.excess - term):.4f}",
             }
             levels = [point.distortion, point.distortion + term]
             return figures.pointer(figure.axes[0], point.rate, point.risk, levels), numbers
@@ -302,8 +323,9 @@ def explore_bsc(candidates, live: bool | None = None) -> ipywidgets.VBox:
         return figure, move
 
     alt = (
-        "Mean risk against mean gating rate: the curve D(R), the learner's points for eleven inverse temperatures and "
-        "the bound (13) at each. A ring marks the chosen one, and a line joins it to D(R) and to (13)."
+        "Mean risk against mean gating rate: the curve D(R), the learner's points for eleven "
+        "inverse temperatures and the bound (13) at each. A ring marks the chosen one, and a line "
+        "joins it to D(R) and to (13)."
     )
     dials = {
         "beta": Dial("beta", 1, betas, (-2, 1.5, "log")),
@@ -346,7 +368,8 @@ def explore_mnist_bank(
         figure, bins = figures.gap_histogram(ends, reach, populations, onto=sheet)
 
         def move(alpha):
-            found, limits = runs(alpha), bounds(alpha)
+            found = runs(alpha)
+            limits = bounds(alpha)
             numbers = {"I(S;W) =": f"{found['the pool itself'].information:.3f} nats"}
             for name, run in found.items():
                 numbers[f"mean gap, population = {name}:"] = f"{run.gap:+.4f} ± {run.gap_error:.4f}"
@@ -357,8 +380,8 @@ def explore_mnist_bank(
         return figure, move
 
     alt = (
-        "Histograms of the gap over single runs, filled for the pool as population and outlined for the test split, "
-        "with vertical lines at plus and minus the two bounds."
+        "Histograms of the gap over single runs, filled for the pool as population and outlined "
+        "for the test split, with vertical lines at plus and minus the two bounds."
     )
     return _explorer(scene, MIXTURE, alt, live)
 
@@ -380,11 +403,12 @@ def explore_blahut_arimoto(
             near = int(np.abs(curve.lam - lam).argmin())
             solved = np.isclose(curve.lam[near], lam)
             point = curve.point(near) if solved else rate_distortion(losses, lam)
+            serving = (point.marginal >= 0.01).sum()
             numbers = {
                 "λ =": f"{lam:.3g}",
                 "rate": f"{point.rate:.4f} nats",
                 "expected loss": f"{point.distortion:.4f}",
-                "experts that serve at least 1%:": f"{(point.marginal >= 0.01).sum()} of {len(point.marginal)}",
+                "experts that serve at least 1%:": f"{serving} of {len(point.marginal)}",
                 "certificate": f"{point.certificate:.0e} nats",
             }
             return figures.curve_point(figure.axes, point, curve.rate.max()), numbers
@@ -392,8 +416,8 @@ def explore_blahut_arimoto(
         return figure, move
 
     alt = (
-        "Left: expected loss against rate, a falling convex curve with its supporting line at the chosen point. "
-        "Right: the share of images that each expert serves there."
+        "Left: expected loss against rate, a falling convex curve with its supporting line at the "
+        "chosen point. Right: the share of images that each expert serves there."
     )
     limits = (float(np.log10(lams[0])), float(np.log10(lams[-1])), "log")
     return _explorer(scene, {"lam": Dial("lambda", lams[len(lams) // 2], lams, limits)}, alt, live)
@@ -404,13 +428,11 @@ def explore_blahut_arimoto(
 
 def explore_gates(
     sweep: GateSweep, bank: ExpertBank, n_images: int = 4000, live: bool | None = None
-):
+) -> ipywidgets.VBox:
     """By price: the gate that routes on distilled estimates of E[loss | x], beside D(R) and the
     trained gates."""
-    losses, estimates = (
-        bank.losses("test")[:n_images],
-        sweep.estimates(bank.name, "distilled")[:n_images],
-    )
+    losses = bank.losses("test")[:n_images]
+    estimates = sweep.estimates(bank.name, "distilled")[:n_images]
     curve = rate_distortion_curve(losses)
     rows = sweep.candidates(bank.name)
     families = {name: rows[rows["family"] == name] for name in GATE_FAMILIES}
@@ -421,8 +443,10 @@ def explore_gates(
 
         def move(lam):
             gate = routing(estimates, rate_distortion(estimates, lam))
-            rate, load = gating_rate(gate), gate.mean(axis=0)
-            loss, best = float((gate * losses).sum() / len(losses)), float(curve.upper(rate))
+            rate = gating_rate(gate)
+            load = gate.mean(axis=0)
+            loss = float((gate * losses).sum() / len(losses))
+            best = float(curve.upper(rate))
             numbers = {
                 "λ =": f"{lam:.3g}",
                 "rate": f"{rate:.3f} nats",
@@ -435,8 +459,9 @@ def explore_gates(
         return figure, move
 
     alt = (
-        "Left: expected loss against rate with the distortion-rate curve below the trained gates, and a ring at the "
-        "gate of the chosen price joined to the curve under it. Right: the share of inputs that each expert serves."
+        "Left: expected loss against rate with the distortion-rate curve below the trained gates, "
+        "and a ring at the gate of the chosen price joined to the curve under it. Right: the share "
+        "of inputs that each expert serves."
     )
     frames = np.geomspace(0.01, 2, 24).tolist()
     return _explorer(scene, {"lam": Dial("lambda", 0.2, frames, (-2.0, 0.3, "log"))}, alt, live)
@@ -487,7 +512,10 @@ def explore_ladder(
 
         return figure, move
 
-    alt = "Bars on a logarithmic axis: each of twelve bounds as a multiple of the gap, the loosest on top."
+    alt = (
+        "Bars on a logarithmic axis: each of twelve bounds as a multiple of the gap, the loosest "
+        "on top."
+    )
     dials = {
         "alpha": Dial("alpha", 0.7, ALPHAS[1:], (0.05, 1.0, 0.01)),
         "sample_size": Dial("sample size m", max(by_size), sorted(by_size)),
@@ -516,54 +544,57 @@ def explore_link(
             "randomised response": randomised_response(k, epsilon),
             "staircase": least_loss_mechanism(prior, epsilon, costs),
         }
-        cap = min(ldp_rate_cap(k, epsilon), ldp_sharp_cap(epsilon))
+        privacy = min(ldp_rate_cap(k, epsilon), ldp_sharp_cap(epsilon))
 
-        def at(error):
-            sent = {
-                name: mechanism @ symmetric_channel(k, error)
-                for name, mechanism in mechanisms.items()
-            }
-            limit = float(curve.lower(min(cap, symmetric_capacity(k, error))))
-            return (
-                sent,
-                {name: routed_loss(prior, costs, channel) for name, channel in sent.items()},
-                limit,
-            )
+        def loss_of(name, error):
+            return routed_loss(prior, costs, mechanisms[name] @ symmetric_channel(k, error))
 
-        losses, limits = zip(*[at(error)[1:] for error in errors])
-        measured = {f"{name}, link": [loss[name] for loss in losses] for name in mechanisms}
-        named = {
-            "D(least cap)": limits,
-            "no gate: D(0)": curve.ceiling,
-            "every input's best": curve.floor,
-        }
-        room = (0.9 * curve.floor, 1.1 * curve.ceiling)
-        labels = {"xlabel": "error of the link", "ylabel": "expected loss", "ylim": room}
+        def limit_at(error):
+            return float(curve.lower(min(privacy, symmetric_capacity(k, error))))
+
         figure = figures.against_limits(
-            [{"x": errors, **labels, "limits": named, "measured": measured}], 6.4, onto=sheet
+            [_link_panel(errors, loss_of, limit_at, curve)], 6.4, onto=sheet
         )
 
         def move(error):
-            sent, loss, limit = at(error)
-            carried = mutual_information(sent["staircase"], prior)
+            carried = mutual_information(
+                mechanisms["staircase"] @ symmetric_channel(k, error), prior
+            )
+            loss = loss_of("staircase", error)
+            limit = limit_at(error)
             numbers = {
-                "privacy allows": f"{cap:.3f} nats",
+                "privacy allows": f"{privacy:.3f} nats",
                 "the link": f"{symmetric_capacity(k, error):.3f}",
                 "staircase carries": f"{carried:.3f}",
-                "loss": f"{loss['staircase']:.4f}",
-                "of randomised response": f"{loss['randomised response']:.4f}",
+                "loss": f"{loss:.4f}",
+                "of randomised response": f"{loss_of('randomised response', error):.4f}",
                 "limit": f"{limit:.4f}",
             }
-            return figures.pointer(figure.axes[0], error, loss["staircase"], [limit]), numbers
+            return figures.pointer(figure.axes[0], error, loss, [limit]), numbers
 
         return figure, move
 
     alt = (
-        "Expected loss against the error of the link: two lines for private mechanisms rise to the loss of the best "
-        "single expert, above a limit. A ring marks the chosen error, and a line joins it to the limit."
+        "Expected loss against the error of the link: two lines for private mechanisms rise to the "
+        "loss of the best single expert, above a limit. A ring marks the chosen error, and a line "
+        "joins it to the limit."
     )
     dials = {
         "error": Dial("error of the link", errors[2], errors.tolist(), (0.0, 1 - 1 / k, 0.005)),
         "epsilon": Dial("epsilon", 2, [0.1, 0.5, 1, 2, 3, 5, 8], (-1, 0.9, "log")),
     }
     return _explorer(scene, dials, alt, live)
+
+
+def _link_panel(errors, loss_of: Callable, limit_at: Callable, curve: RateDistortionCurve) -> dict:
+    """A panel of `figures.against_limits`: both mechanisms by the error of the link."""
+    names = ("randomised response", "staircase")
+    measured = {f"{name}, link": [loss_of(name, error) for error in errors] for name in names}
+    limits = {
+        "D(least cap)": [limit_at(error) for error in errors],
+        "no gate: D(0)": curve.ceiling,
+        "every input's best": curve.floor,
+    }
+    labels = {"xlabel": "error of the link", "ylabel": "expected loss"}
+    room = (0.9 * curve.floor, 1.1 * curve.ceiling)
+    return {"x": errors, "measured": measured, "limits": limits, "ylim": room, **labels}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 
 from expertbank.book.figures.style import (
     BLACK,
@@ -15,102 +19,94 @@ from expertbank.book.figures.style import (
     PINK,
     RED,
     SKY,
+    Pair,
     canvas,
+    legend_below,
+    named_lines,
+    panel_canvas,
     pointer,
 )
+from expertbank.gates import Distance
+from expertbank.rate_distortion import RateDistortionCurve
+from expertbank.theorem2 import Theorem2Terms
 
 # --- gates that pay for their bits ---
 
 FAMILY_LOOKS = {"linear": (ORANGE, "s"), "cnn": (RED, "o"), "prototype": (GREEN, "^")}
 
 
-def gates_planes(panels: dict) -> Figure:
+def gates_planes(panels: dict[str, dict]) -> Figure:
     """Loss against rate, a panel a bank: its curve, what estimates of E[loss | x] reach, gates by
     family.
 
     panels: name -> {"curve": RateDistortionCurve, "known": {name: RoutedByEstimate}, "soft" and
     "hard": {family: (rates, losses)}}.
     """
-    figure, axes = canvas(len(panels), width=7.8, height=4.3)
+    figure, axes = panel_canvas(len(panels), height=4.3)
     for ax, (title, panel) in zip(axes, panels.items()):
         curve = panel["curve"]
         order = np.argsort(curve.rate)
-        ax.plot(
-            curve.rate[order],
-            curve.distortion[order],
-            color=BLACK,
-            lw=1.8,
-            label="D(R): sees the label",
-        )
+        frontier = (curve.rate[order], curve.distortion[order])
+        ax.plot(*frontier, "-", color=BLACK, lw=1.8, label="D(R): sees the label")
         for (name, known), style in zip(panel["known"].items(), ("--", ":")):
-            ax.plot(known.rate, known.loss, color=BLUE, ls=style, label=f"sees x: {name}")
+            ax.plot(known.rate, known.loss, style, color=BLUE, label=f"sees x: {name}")
         for family, (color, marker) in FAMILY_LOOKS.items():
-            ax.plot(*panel["soft"][family], marker, color=color, ms=5, label=f"{family}, soft")
-            ax.plot(
-                *panel["hard"][family],
-                marker,
-                color=color,
-                ms=5,
-                mfc="none",
-                label=f"{family}, hardened",
-            )
+            look = {"color": color, "ms": 5}
+            ax.plot(*panel["soft"][family], marker, label=f"{family}, soft", **look)
+            hard = panel["hard"][family]
+            ax.plot(*hard, marker, mfc="none", label=f"{family}, hardened", **look)
         ax.set(title=title, xlabel="rate $I(X;T)$, nats", ylim=(0, None), xlim=(-0.08, None))
     axes[0].set_ylabel("held-out expected loss")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    legend_below(figure, 3)
     return figure
 
 
-def minibatch_biases(sizes, own, predicted, running, truth: float) -> Figure:
+def minibatch_biases(
+    sizes: ArrayLike, own: ArrayLike, predicted: ArrayLike, running: ArrayLike, truth: float
+) -> Figure:
     """Mean minibatch estimate of I(X;T) against batch size: with the batch's own marginal, as
     predicted, corrected."""
-    figure, axes = canvas(width=6.6, height=3.4)
-    axes.semilogx(sizes, own, "o", color=RED, label="batch's own marginal")
-    axes.semilogx(sizes, predicted, "--", color=RED, label="predicted by the delta method")
-    axes.semilogx(sizes, running, "s", color=BLUE, label="fixed marginal of the gate")
-    axes.axhline(truth, color=BLACK, lw=1.2, label="all inputs at once")
-    axes.set(xlabel="batch size B", ylabel="mean estimate of $I(X;T)$, nats")
-    axes.legend()
+    figure, ax = canvas(height=3.4)
+    ax.semilogx(sizes, own, "o", color=RED, label="batch's own marginal")
+    ax.semilogx(sizes, predicted, "--", color=RED, label="predicted by the delta method")
+    ax.semilogx(sizes, running, "s", color=BLUE, label="fixed marginal of the gate")
+    ax.axhline(truth, color=BLACK, lw=1.2, label="all inputs at once")
+    ax.set(xlabel="batch size B", ylabel="mean estimate of $I(X;T)$, nats")
+    ax.legend()
     return figure
 
 
-def distance_terms(lams, panels: dict) -> Figure:
-    """Stacked terms of `Distance` against the price, a panel a family: name -> Distance of the mean
-    over seeds."""
-    figure, axes = canvas(len(panels), width=7.8, height=3.4)
-    terms = {"label access": (SKY, "//"), "generalisation": (ORANGE, ".."), "family": (PINK, "xx")}
+def distance_terms(lams: Sequence[float], panels: dict[str, Distance]) -> Figure:
+    """Stacked terms of the mean distance over seeds against the price, a panel a family."""
+    figure, axes = panel_canvas(len(panels), height=3.4)
+    places = np.arange(len(lams))
     for ax, (title, distance) in zip(axes, panels.items()):
-        up, down = np.zeros(len(lams)), np.zeros(len(lams))
-        for name, (color, hatch) in terms.items():
-            height = getattr(distance, name.replace(" ", "_"))
-            base = np.where(height >= 0, up, down)
-            ax.bar(
-                np.arange(len(lams)),
-                height,
-                bottom=base,
-                color=color,
-                hatch=hatch,
-                edgecolor="white",
-                label=name,
-            )
-            up, down = up + np.maximum(height, 0), down + np.minimum(height, 0)
-        ax.plot(np.arange(len(lams)), distance.total, "D", color=BLACK, ms=4, label="total")
+        terms = {
+            "label access": (distance.label_access, SKY, "//"),
+            "generalisation": (distance.generalisation, ORANGE, ".."),
+            "family": (distance.family, PINK, "xx"),
+        }
+        up, down = np.zeros((2, len(lams)))
+        for name, (height, color, hatch) in terms.items():
+            look = {"color": color, "hatch": hatch, "edgecolor": "white", "label": name}
+            ax.bar(places, height, bottom=np.where(height >= 0, up, down), **look)
+            up = up + np.maximum(height, 0)
+            down = down + np.minimum(height, 0)
+        ax.plot(places, distance.total, "D", color=BLACK, ms=4, label="total")
         ax.set(title=title, xlabel=r"price $\lambda$")
-        shown = np.arange(0, len(lams), 3)
-        ax.set_xticks(shown, [f"{lams[i]:.2g}" for i in shown])
+        ax.set_xticks(places[::3], [f"{lam:.2g}" for lam in lams[::3]])
     axes[0].set_ylabel("loss above D(rate)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    legend_below(figure, 4)
     return figure
 
 
-def gaps_by_rate(panels: dict) -> Figure:
+def gaps_by_rate(panels: dict[str, dict[str, Pair]]) -> Figure:
     """Held-out less training loss against rate: panel -> {family: (rates, gaps)}."""
-    figure, axes = canvas(len(panels), width=7.8, height=3.4)
+    figure, axes = panel_canvas(len(panels), height=3.4)
     for ax, (title, families) in zip(axes, panels.items()):
-        for family, (rates, gaps) in families.items():
+        for family, places in families.items():
             color, marker = FAMILY_LOOKS[family]
-            ax.plot(rates, gaps, marker, color=color, ms=5, label=family)
+            ax.plot(*places, marker, color=color, ms=5, label=family)
         ax.axhline(0, color=BLACK, lw=0.8)
         ax.set(title=title, xlabel="rate $I(X;T)$ on training inputs, nats")
     axes[0].set_ylabel("held-out less training loss")
@@ -118,48 +114,47 @@ def gaps_by_rate(panels: dict) -> Figure:
     return figure
 
 
-def expert_loads(loads: dict, rows, columns) -> Figure:
+def expert_loads(
+    loads: dict[str, np.ndarray], rows: Sequence[str], columns: Sequence[str]
+) -> Figure:
     """Share of the inputs each expert serves, a panel a gate: name -> (R,), laid out as rows x
     columns of experts."""
-    figure, axes = canvas(2, width=6, height=5.4, rows=(len(loads) + 1) // 2)
+    figure, axes = panel_canvas(2, (len(loads) + 1) // 2, 6, 5.4)
     top = max(load.max() for load in loads.values())
     for ax, (title, load) in zip(axes, loads.items()):
-        shown = ax.imshow(load.reshape(len(rows), len(columns)), cmap="Blues", vmin=0, vmax=top)
-        ax.set(title=title, xticks=range(len(columns)), yticks=range(len(rows)))
-        ax.set_xticklabels(columns)
-        ax.set_yticklabels(rows if ax in axes[::2] else [])
+        ax.imshow(load.reshape(len(rows), len(columns)), cmap="Blues", vmin=0, vmax=top)
+        ax.set_title(title)
+        ax.set_xticks(range(len(columns)), columns)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.tick_params(labelleft=ax in axes[::2])
         ax.grid(False)
-    figure.colorbar(shown, ax=axes, label="share of inputs", shrink=0.8)
+    figure.colorbar(axes[0].images[0], ax=axes, label="share of inputs", shrink=0.8)
     return figure
 
 
-def gate_dial(curve, points: dict, n_experts: int) -> Figure:
+def gate_dial(curve: RateDistortionCurve, points: dict[str, Pair], n_experts: int) -> Figure:
     """The ground of `gate_point`: a curve, trained gates family -> (rates, losses), and empty axes
     for the loads."""
-    figure, (left, right) = canvas(2, width=6.6, height=3.4)
+    figure, (left, right) = panel_canvas(2, width=6.6, height=3.4)
     order = np.argsort(curve.rate)
-    left.plot(curve.rate[order], curve.distortion[order], color=BLACK, label="D(R)")
-    for family, (rates, losses) in points.items():
+    left.plot(curve.rate[order], curve.distortion[order], "-", color=BLACK, label="D(R)")
+    for family, places in points.items():
         color, marker = FAMILY_LOOKS[family]
-        left.plot(rates, losses, marker, color=color, ms=4, label=family)
+        left.plot(*places, marker, color=color, ms=4, label=family)
     left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, None))
     left.legend(fontsize=8)
-    right.set(
-        xlabel="expert",
-        ylabel="share of inputs served",
-        ylim=(0, 0.25),
-        xlim=(-0.8, n_experts - 0.2),
-    )
+    right.set(xlabel="expert", ylabel="share of inputs served", ylim=(0, 0.25))
+    right.set_xlim(-0.8, n_experts - 0.2)
     return figure
 
 
-def gate_point(axes, rate: float, loss: float, best: float, load) -> list[Artist]:
-    """A gate at (rate, loss), the frontier's loss at its rate, and its load."""
+def gate_point(
+    axes: Iterable[Axes], rate: float, loss: float, best: float, load: np.ndarray
+) -> list[Artist]:
+    """A gate at (rate, loss), the frontier's loss at its rate, and its load (R,)."""
     left, right = axes
-    return [
-        *pointer(left, rate, loss, [loss, best]),
-        *right.bar(np.arange(len(load)), load, color=BLUE),
-    ]
+    bars = right.bar(np.arange(len(load)), load, color=BLUE)
+    return [*pointer(left, rate, loss, [loss, best]), *bars]
 
 
 # --- chapter 16: private gates and noisy links ---
@@ -171,146 +166,108 @@ def against_limits(
     """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name ->
     (P,) or a constant.
 
-    Options: title, log (the x axis), ylim. `onto` as in `canvas`.
+    Options: title, log (the x axis), ylim. `onto` as in `panel_canvas`.
     """
-    figure, axes = canvas(len(panels), width=width, height=height, onto=onto)
-    for panel, axis in zip(panels, np.atleast_1d(axes)):
+    figure, axes = panel_canvas(len(panels), width=width, height=height, onto=onto)
+    for panel, ax in zip(panels, axes):
         for (name, values), style in zip(panel["limits"].items(), ("-", "--", ":", "-.")):
-            axis.plot(
-                panel["x"],
-                np.broadcast_to(values, np.shape(panel["x"])),
-                color=BLACK,
-                ls=style,
-                lw=1.3,
-                label=name,
-            )
-        looks = zip((BLUE, ORANGE, GREEN, RED, PINK), "os^Dv")
-        for (name, values), (color, marker) in zip(panel["measured"].items(), looks):
-            axis.plot(panel["x"], values, color=color, marker=marker, ms=4, lw=1.2, label=name)
+            constant = np.broadcast_to(values, np.shape(panel["x"]))
+            ax.plot(panel["x"], constant, style, color=BLACK, lw=1.3, label=name)
+        named_lines(ax, panel["x"], panel["measured"], lw=1.2, ls="-")
         if panel.get("log"):
-            axis.set_xscale("log")
-        axis.set(
-            xlabel=panel["xlabel"],
-            ylabel=panel["ylabel"],
-            title=panel.get("title"),
-            ylim=panel.get("ylim"),
-        )
-        if axis.get_legend() is None:  # below, as curves fill the panel from corner to corner
-            axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+            ax.set_xscale("log")
+        ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], ylim=panel.get("ylim"))
+        ax.set_title(panel.get("title", ""))
+        if ax.get_legend() is None:  # below, as curves fill the panel from corner to corner
+            ax.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
 # --- Theorem 2 with all its terms ---
 
 
-def theorem2_sides(terms: dict, ceilings: dict) -> Figure:
-    """Both sides of (10) against alpha, a panel for each name -> `Theorem2Terms`, with D(0) of the
-    same name."""
-    figure, panels = canvas(len(terms), width=7.8, height=4.2)
-    for (name, term), axis in zip(terms.items(), np.atleast_1d(panels)):
+def theorem2_sides(terms: dict[str, Theorem2Terms], ceilings: dict[str, float]) -> Figure:
+    """Both sides of (10) against alpha, a panel for each name, with D(0) of the same name."""
+    figure, axes = panel_canvas(len(terms), height=4.2)
+    for (name, term), ax in zip(terms.items(), axes):
         alpha = term.parameter
-        axis.fill_between(alpha, term.distortion, term.train_risk, color=ORANGE, alpha=0.25, lw=0, hatch="//",
-                          label=r"$\delta_m$")  # fmt: skip
-        axis.plot(alpha, term.bound(1), color=RED, ls="--", label=r"right side of (10), $\sigma=1$")
-        axis.plot(alpha, term.bound(), color=RED, label=r"right side of (10), $\sigma=1/2$")
-        axis.axhline(ceilings[name], color=BLACK, ls=":", label="$D(0)$: best single expert")
-        axis.plot(
-            alpha, term.population_risk, color=BLUE, marker="o", ms=3, label=r"$\mathrm{E}\,R(W)$"
-        )
-        axis.plot(alpha, term.train_risk, color=BLUE, ls="-.", label=r"$\mathrm{E}\,R_S(W)$")
-        axis.plot(
-            alpha, term.distortion, color=GREEN, ls=(0, (6, 2)), label=r"$\mathrm{E}\,D(I_W)$"
-        )
-        axis.set(xlabel=r"$\alpha$", ylim=(0, None), title=name)
-    np.atleast_1d(panels)[0].set_ylabel("loss")
-    handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        shade = {"color": ORANGE, "alpha": 0.25, "lw": 0, "hatch": "//", "label": r"$\delta_m$"}
+        ax.fill_between(alpha, term.distortion, term.train_risk, **shade)
+        ax.plot(alpha, term.bound(1), "--", color=RED, label=r"right side of (10), $\sigma=1$")
+        ax.plot(alpha, term.bound(), "-", color=RED, label=r"right side of (10), $\sigma=1/2$")
+        ax.axhline(ceilings[name], color=BLACK, ls=":", label="$D(0)$: best single expert")
+        ax.plot(alpha, term.population_risk, "o-", color=BLUE, ms=3, label=r"$\mathrm{E}\,R(W)$")
+        ax.plot(alpha, term.train_risk, "-.", color=BLUE, label=r"$\mathrm{E}\,R_S(W)$")
+        frontier = {"color": GREEN, "ls": (0, (6, 2)), "label": r"$\mathrm{E}\,D(I_W)$"}
+        ax.plot(alpha, term.distortion, marker="", **frontier)
+        ax.set(xlabel=r"$\alpha$", ylim=(0, None), title=name)
+    axes[0].set_ylabel("loss")
+    legend_below(figure, 3)
     return figure
 
 
-def theorem2_region(alphas, sizes, levels: dict) -> Figure:
+def theorem2_region(
+    alphas: Sequence[float], sizes: Sequence[int], levels: dict[str, np.ndarray]
+) -> Figure:
     """Where (10) certifies that routing helps: name -> 0 nowhere, 1 with sigma = 1/2, 2 also with
     sigma = 1, (m, A)."""
-    figure, panels = canvas(len(levels), width=7.8, height=3.4)
-    shades = {
-        0: ("#F2F2F2", "no"),
-        1: (SKY, r"with $\sigma=1/2$"),
-        2: (BLUE, r"also with $\sigma=1$"),
-    }
-    for (name, level), axis in zip(levels.items(), panels):
-        for value, (shade, _) in shades.items():
-            for row, column in zip(*np.nonzero(level == value)):
-                axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=shade, ec="white"))
-        axis.set(
-            xlim=(-0.5, len(alphas) - 0.5),
-            ylim=(-0.5, len(sizes) - 0.5),
-            title=name,
-            xlabel=r"$\alpha$",
-        )
-        axis.set_xticks(range(0, len(alphas), 5), [f"{alpha:g}" for alpha in alphas[::5]])
-        axis.set_yticks(
-            range(len(sizes)), [f"{size:,}" for size in sizes] if axis is panels[0] else []
-        )
-        axis.grid(False)
-    panels[0].set_ylabel("sample size $m$")
-    figure.legend([Rectangle((0, 0), 1, 1, fc=shade, ec=BLACK, lw=0.4) for shade, _ in shades.values()],
-                  [label for _, label in shades.values()], loc="outside lower center", ncols=3)  # fmt: skip
+    figure, axes = panel_canvas(len(levels), height=3.4)
+    shades = {"no": "#F2F2F2", r"with $\sigma=1/2$": SKY, r"also with $\sigma=1$": BLUE}
+    for (name, level), ax in zip(levels.items(), axes):
+        for value, shade in enumerate(shades.values()):
+            for row, column in np.argwhere(level == value):
+                ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=shade, ec="white"))
+        ax.set(xlim=(-0.5, len(alphas) - 0.5), ylim=(-0.5, len(sizes) - 0.5))
+        ax.set(title=name, xlabel=r"$\alpha$")
+        ax.set_xticks(range(0, len(alphas), 5), [f"{alpha:g}" for alpha in alphas[::5]])
+        ax.set_yticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        ax.tick_params(labelleft=ax is axes[0])
+        ax.grid(False)
+    axes[0].set_ylabel("sample size $m$")
+    look = {"ec": BLACK, "lw": 0.4}
+    handles = [
+        Rectangle((0, 0), 1, 1, fc=shade, label=label, **look) for label, shade in shades.items()
+    ]
+    legend_below(figure, 3, handles)
     return figure
 
 
-def theorem2_split(rows: dict) -> Figure:
+def theorem2_split(rows: dict[str, tuple[float, float, float, float]]) -> Figure:
     """E R(W) in three parts, a bar for each name -> (D, label access, family and selection,
     gap)."""
-    figure, axis = canvas(width=7.8, height=0.5 * len(rows) + 1.3)
-    looks = ((GREEN, "", r"$\mathrm{E}\,D(I_W)$"), (ORANGE, "//", "oracle over the best gates that see $x$"),
-             (SKY, "..", "family and selection"))  # fmt: skip
-    parts, left = np.array(list(rows.values())), np.zeros(len(rows))
-    for values, (color, hatch, label) in zip(parts.T, looks):
-        axis.barh(
-            list(rows),
-            values,
-            left=left,
-            color=color,
-            hatch=hatch,
-            ec="white",
-            height=0.6,
-            label=label,
-        )
+    figure, ax = canvas(7.8, 0.5 * len(rows) + 1.3)
+    looks = {
+        r"$\mathrm{E}\,D(I_W)$": (GREEN, ""),
+        "oracle over the best gates that see $x$": (ORANGE, "//"),
+        "family and selection": (SKY, ".."),
+    }
+    parts = np.array(list(rows.values()))
+    left = np.zeros(len(rows))
+    for values, (label, (color, hatch)) in zip(parts.T, looks.items()):
+        look = {"color": color, "hatch": hatch, "ec": "white", "height": 0.6}
+        ax.barh(list(rows), values, left=left, label=label, **look)
         left = left + values
-    axis.plot(
-        left - parts[:, 3],
-        np.arange(len(rows)),
-        "|",
-        color=BLACK,
-        ms=22,
-        mew=2,
-        label=r"$\mathrm{E}\,R_S(W)$",
-    )
-    axis.invert_yaxis()
-    axis.set_xlabel("loss")
-    figure.legend(loc="outside lower center", ncols=4)
+    train_risk = left - parts[:, 3]
+    tick = {"color": BLACK, "ms": 22, "mew": 2, "label": r"$\mathrm{E}\,R_S(W)$"}
+    ax.plot(train_risk, np.arange(len(rows)), "|", **tick)
+    ax.invert_yaxis()
+    ax.set_xlabel("loss")
+    legend_below(figure, 4)
     return figure
 
 
-def information_and_gap(panels: dict) -> Figure:
+def information_and_gap(panels: dict[str, dict[str, tuple]]) -> Figure:
     """G against I(S;W): panel name -> line name -> (I (P,), G (P,), whether the points are joined
     in their order)."""
-    figure, axes = canvas(len(panels), width=7.8, height=3.9)
+    figure, axes = panel_canvas(len(panels), height=3.9)
     looks = {"soft": (BLUE, "o", "-"), "hard": (RED, "^", "--")}
-    for (name, lines), axis in zip(panels.items(), axes):
+    for (name, lines), ax in zip(panels.items(), axes):
         for label, (information, gap, joined) in lines.items():
             color, marker, style = looks[label]
-            axis.plot(
-                information,
-                gap,
-                color=color,
-                marker=marker,
-                ms=4,
-                ls=style if joined else "",
-                label=label,
-            )
-        axis.set(xlabel="$I(S;W)$ in nats", ylim=(0, None), title=name)
-        axis.title.set_fontsize(9)
+            stroke = style if joined else ""
+            ax.plot(information, gap, marker + stroke, color=color, ms=4, label=label)
+        ax.set(xlabel="$I(S;W)$ in nats", ylim=(0, None))
+        ax.set_title(name, fontsize=9)
     axes[0].set_ylabel("gap $G$")
     axes[0].legend()
     return figure

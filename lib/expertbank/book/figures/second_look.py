@@ -2,265 +2,232 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-from expertbank.book.figures.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, canvas
+from expertbank.book.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    LINE_LOOKS,
+    ORANGE,
+    PINK,
+    RED,
+    REPORTED,
+    SKY,
+    Pair,
+    canvas,
+    legend_below,
+    name_ticks,
+    panel_canvas,
+)
 
 # --- chapter 9: how sure are we? ---
 
 
-def replicated_curves(alphas, panels) -> Figure:
+def replicated_curves(alphas: ArrayLike, panels: Sequence[tuple]) -> Figure:
     """A panel each of (label, bank means (B, A), low, high and the paper's values (A,)); bank 0 is
     the shipped one."""
-    figure, axes = canvas(len(panels), width=7.8, height=3.9)
-    for axis, (label, means, low, high, reported) in zip(axes, panels):
-        axis.fill_between(
-            alphas, low, high, color=SKY, alpha=0.3, lw=0, label="95% of experiments, M = 300"
-        )
-        for i, row in enumerate(means[1:]):
-            axis.plot(alphas, row, color=BLUE, lw=0.6, label=None if i else "another bank")
-        axis.plot(alphas, means[0], color=RED, ls="--", lw=1.8, label="the shipped bank")
-        axis.plot(alphas, reported, "x", color=BLACK, ms=7, label="Table II of P2")
-        axis.set(xlabel=r"$\alpha$", title=label)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure, axes = panel_canvas(len(panels), height=3.9)
+    for ax, (label, means, low, high, reported) in zip(axes, panels):
+        shade = {"color": SKY, "alpha": 0.3, "lw": 0, "label": "95% of experiments, M = 300"}
+        ax.fill_between(alphas, low, high, **shade)
+        others = ax.plot(alphas, means[1:].T, "-", color=BLUE, lw=0.6)
+        others[0].set_label("another bank")
+        ax.plot(alphas, means[0], "--", color=RED, lw=1.8, label="the shipped bank")
+        ax.plot(alphas, reported, "x", color=BLACK, ms=7, label="Table II of P2")
+        ax.set(xlabel=r"$\alpha$", title=label)
+    legend_below(figure, 4)
     return figure
 
 
-def banks_plane(information, gap, reported: tuple[float, float]) -> Figure:
+def banks_plane(information: np.ndarray, gap: np.ndarray, reported: tuple[float, float]) -> Figure:
     """Gap against information in nats, (B,) each, one dot a bank, bank 0 ours; and the paper's
     climb beside them."""
-    figure, axes = canvas(width=5.6, height=3.8)
-    axes.plot(information[1:], gap[1:], "o", color=BLUE, label="another bank")
-    axes.plot(information[0], gap[0], "s", color=RED, ms=8, label="the shipped bank")
-    axes.plot(*reported, "x", color=BLACK, ms=9, label="P2: $G(1) - G(0)$")
-    axes.set(
-        xlabel=r"$I(S;W)$ at $\alpha = 1$, nats", ylabel=r"gap at $\alpha = 1$, population = pool"
-    )
-    axes.legend()
+    figure, ax = canvas(5.6)
+    ax.plot(information[1:], gap[1:], "o", color=BLUE, label="another bank")
+    ax.plot(information[0], gap[0], "s", color=RED, ms=8, label="the shipped bank")
+    ax.plot(*reported, "x", color=BLACK, ms=9, label="P2: $G(1) - G(0)$")
+    ax.set_xlabel(r"$I(S;W)$ at $\alpha = 1$, nats")
+    ax.set_ylabel(r"gap at $\alpha = 1$, population = pool")
+    ax.legend()
     return figure
 
 
-def sensitivity_grid(sizes, panels: dict) -> Figure:
+def sensitivity_grid(sizes: Sequence[int], panels: dict[str, dict[int, Pair]]) -> Figure:
     """Panels title -> {images: (nested (P,), all (P, K))} of I(S;W) in nats against the bank sizes
     (P,), log axis."""
-    figure, axes = canvas(len(panels), width=7.8, height=3.9)
-    for axis, (title, found) in zip(axes, panels.items()):
-        axis.semilogx(sizes, np.log(sizes), color=BLACK, ls=":", label=r"$\log R$")
-        for (images, (nested, every)), color, look in zip(
-            found.items(), (ORANGE, BLUE, GREEN), ("o:", "s-", "^--")
-        ):
-            mean, sd = every.mean(axis=1), every.std(axis=1)
-            axis.errorbar(
-                sizes, mean, sd, fmt=look, color=color, capsize=3, label=f"{images:,} images each"
-            )
-            axis.plot(sizes, nested, look[0], color=color, mfc="white", ms=8)
-        axis.set(
-            title=title, xlabel="experts $R$, log axis", ylabel="$I(S;W)$, nats", ylim=(0, 4.1)
-        )
-        axis.set_xticks(sizes, sizes)
-        axis.minorticks_off()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure, axes = panel_canvas(len(panels), height=3.9)
+    for ax, (title, found) in zip(axes, panels.items()):
+        ax.semilogx(sizes, np.log(sizes), ":", color=BLACK, label=r"$\log R$")
+        for (images, (nested, every)), look in zip(found.items(), LINE_LOOKS):
+            label = f"{images:,} images each"
+            mean = every.mean(axis=1)
+            ax.errorbar(sizes, mean, every.std(axis=1), capsize=3, label=label, **look)
+            ax.plot(sizes, nested, look["marker"], color=look["color"], mfc="white", ms=8)
+        ax.set(title=title, xlabel="experts $R$, log axis", ylabel="$I(S;W)$, nats")
+        ax.set_ylim(0, 4.1)
+        name_ticks(ax.xaxis, sizes)
+    legend_below(figure, 4)
     return figure
 
 
 # --- chapter 10: estimators and intervals ---
 
 
-def estimator_biases(sizes, panels: dict) -> Figure:
+def estimator_biases(sizes: Sequence[int], panels: dict[str, tuple]) -> Figure:
     """Bias of each estimate against M: title -> (name -> errors (P, K) over K repeats, predicted
     plug-in bias (P,))."""
-    figure, axes = canvas(len(panels), width=7.8, height=3.6)
-    for ax, (title, (errors, predicted)) in zip(np.atleast_1d(axes), panels.items()):
+    figure, axes = panel_canvas(len(panels), height=3.6)
+    for ax, (title, (errors, predicted)) in zip(axes, panels.items()):
         ax.axhline(0, color=BLACK, lw=0.8)
-        ax.semilogx(sizes, predicted, color=BLACK, ls=":", lw=1.4, label="plug-in, predicted")
-        for k, ((name, error), color, marker) in enumerate(
-            zip(errors.items(), (BLUE, RED, GREEN, PINK), "osD^")
-        ):
+        ax.semilogx(sizes, predicted, ":", color=BLACK, lw=1.4, label="plug-in, predicted")
+        for k, (name, error) in enumerate(errors.items()):
             noise = 2 * error.std(axis=1) / np.sqrt(error.shape[1])
-            x = np.array(sizes) * 1.06 ** (k - 1.5)
-            ax.errorbar(
-                x, error.mean(axis=1), noise, fmt=marker, color=color, ms=5, capsize=2, label=name
-            )
+            beside = np.array(sizes) * 1.06 ** (k - 1.5)
+            look = {"ls": "", "ms": 5, "capsize": 2, "label": name}
+            ax.errorbar(beside, error.mean(axis=1), noise, **look)
         ax.set(title=title, xlabel="datasets M", ylim=(-0.8, 0.45))
         ax.set_yscale("symlog", linthresh=0.01)
         ax.set_yticks([-0.1, -0.01, 0, 0.01, 0.1], ["−0.1", "−0.01", "0", "0.01", "0.1"])
-    np.atleast_1d(axes)[0].set_ylabel("bias of the estimate (nats)")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    axes[0].set_ylabel("bias of the estimate (nats)")
+    legend_below(figure, 5, fontsize=8)
     return figure
 
 
-def interval_coverage(shares: dict, confidence: float) -> Figure:
+def interval_coverage(shares: dict[str, dict[float, tuple]], confidence: float) -> Figure:
     """Measured coverage: method -> (alpha -> (share, low, high)), with the nominal confidence as a
     line."""
-    figure, ax = canvas(width=7.2, height=3.2)
+    figure, ax = canvas(7.2, 3.2)
     ax.axvline(confidence, color=BLACK, ls="--", lw=1.2, label="nominal")
-    alphas = list(next(iter(shares.values())))
-    for k, (alpha, color, marker) in enumerate(zip(alphas, (SKY, BLUE, RED), "os^")):
-        found = np.array([shares[name][alpha] for name in shares]).T
-        y = np.arange(len(shares)) + 0.2 * (k - 1)
-        reach = np.abs(found[1:] - found[0])
-        ax.errorbar(
-            found[0],
-            y,
-            xerr=reach,
-            fmt=marker,
-            color=color,
-            capsize=3,
-            label=rf"$\alpha$ = {alpha:g}",
-        )
+    for k, alpha in enumerate(next(iter(shares.values()))):
+        share, low, high = np.array([shares[method][alpha] for method in shares]).T
+        beside = np.arange(len(shares)) + 0.2 * (k - 1)
+        reach = (share - low, high - share)
+        label = rf"$\alpha$ = {alpha:g}"
+        ax.errorbar(share, beside, xerr=reach, ls="", capsize=3, label=label)
     ax.set_yticks(range(len(shares)), list(shares))
-    ax.set(
-        xlabel="share of experiments whose interval contains the truth",
-        ylim=(len(shares) - 0.5, -0.5),
-    )
-    figure.legend(loc="outside lower center", ncols=4)
+    ax.set_ylim(len(shares) - 0.5, -0.5)
+    ax.set_xlabel("share of experiments whose interval contains the truth")
+    legend_below(figure, 4)
     return figure
 
 
-def interval_in_context(reported, rows: dict) -> Figure:
+def interval_in_context(reported: tuple[float, float], rows: dict[str, Sequence[float]]) -> Figure:
     """P2's interval (low, high) as a band; rows of the axis: name -> values (K,) as ticks, or (low,
     value, high)."""
-    figure, ax = canvas(width=7.4, height=2.9)
-    ax.axvspan(
-        *reported, color=SKY, alpha=0.3, lw=0, hatch="//", label="95 % interval reported in P2"
-    )
-    for y, (values, color) in enumerate(zip(rows.values(), (BLUE, RED, BLACK, GREEN))):
+    figure, ax = canvas(7.4, 2.9)
+    ax.axvspan(*reported, label="95 % interval reported in P2", **REPORTED)
+    for row, (values, color) in enumerate(zip(rows.values(), (BLUE, RED, BLACK, GREEN))):
         if len(values) == 3:
-            ax.plot([values[0], values[2]], [y, y], color=color, lw=2)
-            ax.plot(values[1], y, "o", color=color)
+            low, value, high = values
+            ax.plot([low, high], [row, row], "-", color=color, lw=2)
+            ax.plot(value, row, "o", color=color)
         else:
-            ax.plot(values, np.full(len(values), y), "|", color=color, ms=16, mew=1.6)
+            ax.plot(values, np.full(len(values), row), "|", color=color, ms=16, mew=1.6)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set(xlabel=r"$I(S;W)$ at $\alpha$ = 0.7 (nats)", ylim=(len(rows) - 0.4, -0.6))
-    figure.legend(loc="outside lower center")
+    legend_below(figure, 1)
     return figure
 
 
 # --- chapter 11: other learners ---
 
 
-RULE_LOOKS = tuple(zip((BLUE, RED, GREEN, BLACK, PINK, ORANGE, SKY, BLACK), "os^Dv*PX"))
-
-
-def rules_plane(found: dict, labelled: str) -> Figure:
+def rules_plane(found: dict[str, dict[int, tuple]], labelled: str) -> Figure:
     """(I/m, G) of every rule and m, both axes logarithmic: rule -> (m -> (information (P,), gap
     (P,)))."""
-    figure, ax = canvas(width=7.6, height=5.6)
+    figure, ax = canvas(7.6, 5.6)
     ends = np.array([2e-6, 0.12])
-    ax.loglog(ends, np.sqrt(ends / 2), color=BLACK, lw=1.6, label=r"bound $\sqrt{I/(2m)}$")
-    for (rule, by_size), (color, marker) in zip(found.items(), RULE_LOOKS):
-        for k, (m, (information, gap)) in enumerate(by_size.items()):
+    ax.loglog(ends, np.sqrt(ends / 2), "-", color=BLACK, lw=1.6, label=r"bound $\sqrt{I/(2m)}$")
+    for (rule, by_size), look in zip(found.items(), LINE_LOOKS):
+        line = look | {"linestyle": "-", "ms": 5, "lw": 0.8, "alpha": 0.85}
+        ax.plot([], [], label=rule, **line)
+        for m, (information, gap) in by_size.items():
             seen = (information > 1e-3) & (gap > 0)
-            style = {"color": color, "marker": marker, "ms": 5, "lw": 0.8, "alpha": 0.85}
-            ax.loglog(information[seen] / m, gap[seen], label=None if k else rule, **style)
+            ax.loglog(information[seen] / m, gap[seen], **line)
             if rule == labelled:
-                at = (information[seen][-1] / m, gap[seen][-1])
-                ax.annotate(
-                    f"m = {m:,}",
-                    at,
-                    (14, -26),
-                    textcoords="offset points",
-                    arrowprops={"arrowstyle": "-"},
-                )
-    ax.set(
-        xlabel="information per sample point $I(S;W)/m$ (nats)",
-        ylabel="mean gap $G$",
-        xlim=ends,
-        ylim=(1e-4, 0.3),
-    )
-    figure.legend(loc="outside lower center", ncols=3)
+                end = (information[seen][-1] / m, gap[seen][-1])
+                place = {"xytext": (14, -26), "textcoords": "offset points"}
+                ax.annotate(f"m = {m:,}", end, arrowprops={"arrowstyle": "-"}, **place)
+    ax.set(xlabel="information per sample point $I(S;W)/m$ (nats)", ylabel="mean gap $G$")
+    ax.set(xlim=ends, ylim=(1e-4, 0.3))
+    legend_below(figure, 3)
     return figure
 
 
-def rules_at_one_size(panels: dict) -> Figure:
+def rules_at_one_size(panels: dict[str, tuple]) -> Figure:
     """(I, G) planes, title -> (m, rule -> (information, gap), envelope (information, gap)), linear
     axes."""
-    figure, axes = canvas(len(panels), width=7.8, height=4.4)
-    for ax, (title, (m, found, (rate, largest))) in zip(np.atleast_1d(axes), panels.items()):
-        ax.fill_between(rate, largest, 1.3 * largest.max(), color=BLACK, alpha=0.1, lw=0)
-        ax.plot(rate, largest, color=BLACK, lw=1.8, label="largest gap of any rule")
+    figure, axes = panel_canvas(len(panels), height=4.4)
+    for ax, (title, (m, found, (rate, largest))) in zip(axes, panels.items()):
+        top = 1.3 * largest.max()
+        ax.fill_between(rate, largest, top, color=BLACK, alpha=0.1, lw=0)
+        ax.plot(rate, largest, "-", color=BLACK, lw=1.8, label="largest gap of any rule")
         span = np.linspace(0, rate.max(), 200)
-        ax.plot(
-            span,
-            np.sqrt(span / (2 * m)),
-            color=BLACK,
-            ls="--",
-            lw=1.2,
-            label=r"bound $\sqrt{I/(2m)}$",
-        )
-        for (rule, (information, gap)), (color, marker) in zip(found.items(), RULE_LOOKS):
-            ax.plot(information, gap, color=color, marker=marker, ms=5, lw=0.8, label=rule)
-        ax.set(
-            title=title,
-            xlabel="$I(S;W)$ (nats)",
-            ylim=(min(0, -0.05 * largest.max()), 1.3 * largest.max()),
-        )
-    np.atleast_1d(axes)[0].set_ylabel("mean gap $G$")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        bound = np.sqrt(span / (2 * m))
+        ax.plot(span, bound, "--", color=BLACK, lw=1.2, label=r"bound $\sqrt{I/(2m)}$")
+        for rule, (information, gap) in found.items():
+            ax.plot(information, gap, ls="-", ms=5, lw=0.8, label=rule)
+        ax.set(title=title, xlabel="$I(S;W)$ (nats)")
+        ax.set_ylim(min(0, -0.05 * largest.max()), top)
+    axes[0].set_ylabel("mean gap $G$")
+    legend_below(figure, 3)
     return figure
 
 
 # --- chapter 12: the ladder of bounds ---
 
 
-def bound_ratios(alphas, ratios: dict[str, np.ndarray]) -> Figure:
+def bound_ratios(alphas: np.ndarray, ratios: dict[str, np.ndarray]) -> Figure:
     """Bound over gap (A,) against alpha, log axis, loosest first; every line is named at its right
     end."""
-    figure, ax = canvas(width=7.8, height=5.6)
-    looks = zip(
-        (RED, BLACK, RED, ORANGE, BLUE, GREEN, PINK, SKY, BLUE, GREEN, BLACK), "sXvD^oP*<>o"
-    )
-    ends = np.log([values[-1] for values in ratios.values()])
+    figure, ax = canvas(7.8, 5.6)
+    heights = np.log([values[-1] for values in ratios.values()])
     # loosest first: push a name down where it would touch the one above
-    for i in range(1, len(ends)):
-        ends[i] = min(ends[i], ends[i - 1] - 0.115)
-    ends += max(0, np.log(0.83) - ends[-1])
-    for i, ((name, values), (color, marker), end) in enumerate(
-        zip(ratios.items(), looks, np.exp(ends))
+    for i in range(1, len(heights)):
+        heights[i] = min(heights[i], heights[i - 1] - 0.115)
+    heights += max(0, np.log(0.83) - heights[-1])
+    # more lines than the cycle has looks
+    colors = (RED, BLACK, RED, ORANGE, BLUE, GREEN, PINK, SKY, BLUE, GREEN, BLACK)
+    looks = zip(colors, "sXvD^oP*<>o", ["-", "--", "-.", ":"] * 3)
+    for (name, values), (color, marker, style), height in zip(
+        ratios.items(), looks, np.exp(heights)
     ):
-        style = ("-", "--", "-.", ":")[i % 4]
-        ax.plot(alphas, values, color=color, marker=marker, ls=style, lw=1.3, ms=4.5, clip_on=False)
-        place = {"xytext": (1.05, end), "textcoords": "data", "va": "center", "fontsize": 9}
+        ax.plot(alphas, values, marker + style, color=color, lw=1.3, ms=4.5, clip_on=False)
+        place = {"xytext": (1.05, height), "textcoords": "data", "va": "center", "fontsize": 9}
         line = {"arrowstyle": "-", "lw": 0.6, "color": color, "shrinkA": 1, "shrinkB": 4}
-        ax.annotate(name, (1, values[-1]), **place, arrowprops=line)
+        ax.annotate(name, (1, values[-1]), arrowprops=line, **place)
     ax.axhline(1, color=BLACK, lw=0.8)
-    ax.set(
-        yscale="log",
-        xlabel=r"$\alpha$",
-        ylabel="bound / gap",
-        xlim=(alphas[0] - 0.02, 1),
-        ylim=(0.8, None),
-    )
-    ticks = (1, 1.5, 2, 3, 5, 10, 20)
-    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_yticks([], minor=True)
+    ax.set(yscale="log", xlabel=r"$\alpha$", ylabel="bound / gap")
+    ax.set(xlim=(alphas[0] - 0.02, 1), ylim=(0.8, None))
+    name_ticks(ax.yaxis, (1, 1.5, 2, 3, 5, 10, 20))
     return figure
 
 
-def ladder_axes(names, onto: Figure | None = None) -> Figure:
+def ladder_axes(names: Sequence[str], onto: Figure | None = None) -> Figure:
     """Axes for `ladder_rungs`: one row a bound from top to bottom, multiples of the gap on a
     logarithmic axis."""
-    figure, ax = canvas(width=6, height=4, onto=onto)
+    figure, ax = canvas(6, 4, onto)
     ax.set_yticks(range(len(names)), names)
     ax.set(xscale="log", xlabel="bound / gap", xlim=(0.9, 130), ylim=(len(names) - 0.4, -0.6))
-    ticks = (1, 2, 5, 10, 20, 50, 100)
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-    ax.set_xticks([], minor=True)
+    name_ticks(ax.xaxis, (1, 2, 5, 10, 20, 50, 100))
     ax.grid(axis="y", visible=False)
     return figure
 
 
-def ladder_rungs(ax, multiples) -> list[Artist]:
+def ladder_rungs(ax: Axes, multiples: Sequence[float]) -> list[Artist]:
     """A bar from 1 to each multiple, with its number."""
     # as one artist, it is drawn sooner
     bars = ax.hlines(range(len(multiples)), 1, multiples, color=BLUE, lw=10)
     look = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-    return [
-        bars,
-        *(ax.annotate(f"{at:.2f}", (at, row), **look) for row, at in enumerate(multiples)),
-    ]
+    numbers = [ax.annotate(f"{at:.2f}", (at, row), **look) for row, at in enumerate(multiples)]
+    return [bars, *numbers]
 
 
 # --- chapter 13: the audit ---
@@ -269,7 +236,7 @@ def ladder_rungs(ax, multiples) -> list[Artist]:
 def ladder_bars(ratios: dict[str, float]) -> Figure:
     """Bounds as multiples of the gap, one bar each from top to bottom; the gap itself is the line
     at 1."""
-    figure, ax = canvas(width=7.2, height=0.42 * len(ratios) + 0.9)
+    figure, ax = canvas(7.2, 0.42 * len(ratios) + 0.9)
     bars = ax.barh(list(ratios), list(ratios.values()), color=BLUE, height=0.6)
     ax.bar_label(bars, fmt="%.2f", padding=3)
     ax.axvline(1, color=BLACK, linestyle="--")

@@ -1,67 +1,105 @@
-"""The book's style: colours, looks, canvases."""
+"""The book's style, and what its figures have in common.
+
+`book.mplstyle` holds the look. Its property cycle gives a line without a format the next colour,
+stroke and marker. A line with a format and a colour of its own leaves the cycle where it is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-# Okabe & Ito's colours: told apart with any colour vision, and by lightness in print
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PINK = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
-STYLE = {
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "figure.dpi": 110,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.constrained_layout.use": True,
-}
+# two arrays over one axis, and lines by name
+Pair = tuple[np.ndarray, np.ndarray]
+Lines = Mapping[str, ArrayLike]
+
+BOOK_STYLE = matplotlib.rc_params_from_file(
+    Path(__file__).with_name("book.mplstyle"), use_default_template=False
+)
+# for artists that share one look; each is a dict of colour, stroke and marker
+LINE_LOOKS = list(BOOK_STYLE["axes.prop_cycle"])
+BLUE, RED, GREEN, PINK, ORANGE, BLACK, SKY = (look["color"] for look in LINE_LOOKS)
+# a range that a paper reports
+REPORTED = {"color": SKY, "alpha": 0.3, "lw": 0, "hatch": "//"}
 
 
-def canvas(
-    columns: int = 1, width=None, height: float = 3.4, onto: Figure | None = None, *, rows: int = 1
-):
-    """A figure in the book's style with axes in rows and columns: (figure, axes), one Axes or a
-    flat array of them.
+def panel_canvas(
+    columns: int = 1,
+    rows: int = 1,
+    width: float = 7.8,
+    height: float = 3.8,
+    onto: Figure | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """A figure in the book's style, inches wide and high, and its axes, row by row.
 
     It is closed at once, so that a notebook shows it where it is returned and nowhere else. `onto`
     is an earlier figure to wipe and draw on again: its axes and ticks are there already, which an
     explorer cannot wait for.
     """
     if onto is not None:
-        for axes in onto.axes:
-            for artist in [*axes.lines, *axes.collections, *axes.patches, *axes.texts]:
-                artist.remove()
-            axes.relim()
-            axes.autoscale()
-        return onto, onto.axes[0] if columns == 1 else np.array(onto.axes)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(width or min(4.2 * columns + 1.6, 9.5), height)
-        )
+        for ax in onto.axes:
+            _wipe(ax)
+        return onto, onto.axes
+    with plt.rc_context(BOOK_STYLE):
+        figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     plt.close(figure)
-    return figure, np.ravel(axes) if rows > 1 else axes
+    return figure, list(grid.flat)
 
 
-def legend_below(figure: Figure, columns: int, **entries) -> None:
-    """A legend under the axes, unless the figure is drawn on again and has it."""
-    if not figure.legends:
-        figure.legend(loc="outside lower center", ncols=columns, **entries)
+def canvas(
+    width: float = 6.6, height: float = 3.8, onto: Figure | None = None
+) -> tuple[Figure, Axes]:
+    """A figure with one panel, as `panel_canvas` makes it."""
+    figure, (ax,) = panel_canvas(width=width, height=height, onto=onto)
+    return figure, ax
 
 
-def pointer(axes, x: float, y: float, levels) -> list[Artist]:
+def _wipe(ax: Axes) -> None:
+    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
+        artist.remove()
+    ax.set_prop_cycle(BOOK_STYLE["axes.prop_cycle"])
+    ax.relim()
+    ax.autoscale()
+
+
+def named_lines(ax: Axes, x: ArrayLike, lines: Lines, **look) -> None:
+    """A line over x (P,) for each name -> values (P,) or a constant, in the next look of the
+    cycle; `look` replaces part of it."""
+    look = {"ms": 4, **look}
+    for name, values in lines.items():
+        ax.plot(x, np.broadcast_to(values, np.shape(x)), label=name, **look)
+
+
+def name_ticks(axis: Axis, places: Iterable[float], form: str = "{:g}") -> None:
+    """Ticks at these places and no others, named by a format of their value."""
+    axis.set_ticks(list(places), [form.format(place) for place in places])
+    axis.set_ticks([], minor=True)
+
+
+def legend_below(figure: Figure, columns: int, handles: Sequence | None = None, **look) -> None:
+    """A legend under all panels, unless the figure is drawn on again and has it; of the first
+    panel's artists where no `handles` are given."""
+    if figure.legends:
+        return
+    if handles is None:
+        handles, _ = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, **look)
+
+
+def pointer(ax: Axes, x: float, y: float, levels: Sequence[float]) -> list[Artist]:
     """A ring at (x, y) and a thin line from it through the levels, each with a tick: what a slider
     moves."""
     ends = [min(y, *levels), max(y, *levels)]
-    (line,) = axes.plot([x, x], ends, color=PINK, lw=1.4)
-    (ticks,) = axes.plot([x] * len(levels), levels, "_", color=PINK, ms=14, mew=2)
-    (ring,) = axes.plot(x, y, "o", ms=13, mfc="none", mec=PINK, mew=2.6)
+    (line,) = ax.plot([x, x], ends, "-", color=PINK, lw=1.4)
+    (ticks,) = ax.plot([x] * len(levels), levels, "_", color=PINK, ms=14, mew=2)
+    (ring,) = ax.plot(x, y, "o", color=PINK, ms=13, mfc="none", mew=2.6)
     return [line, ticks, ring]
