@@ -87,11 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, run: Callable[[argparse.Namespace], None]) -> Callable:
-    """Add the command `name`, and return what adds an option to it."""
+def _command(
+    commands, name: str, run: Callable[[argparse.Namespace], None], **fillings: str
+) -> Callable:
+    """Add the command `name`, and return what adds an option to it; `fillings` go into its help."""
     text = inspect.getdoc(run)
     if text is None:  # python -OO drops docstrings
         text = ""
+    for place, filling in fillings.items():
+        text = text.replace(f"{{{place}}}", filling)
     summary, _, more = text.partition("\n\n")
     parser = commands.add_parser(
         name,
@@ -380,12 +384,15 @@ def _print_bound(name: str, value: float, error: float = 0.0) -> None:
 
 
 def _add_routes(commands) -> None:
+    from expertbank.routers.formats import FORMATS, describe_formats
+
     text = "what a mixture of experts' router chose"
     routes = commands.add_parser("routes", help=f"{text}: routes report FILE", description=text)
-    option = _command(routes.add_subparsers(dest="what", required=True), "report", _routes_report)
+    what = routes.add_subparsers(dest="what", required=True)
+    option = _command(what, "report", _routes_report, formats=describe_formats())
     option("file", metavar="FILE", help="choices, or statistics of them")
-    formats = ["statistics", "npz", "parquet", "vllm", "sglang"]
-    option("--format", choices=formats, help="default: by the name and the content of the file")
+    name = "default: by the name and the content of the file"
+    option("--format", choices=list(FORMATS), help=name)
     experts = "number of experts, where FILE does not say it"
     option("--experts", type=int, metavar="E", help=experts)
     domains = "number of domains; default: as many as FILE has"
@@ -407,15 +414,7 @@ def _routes_report(options: argparse.Namespace) -> None:
     """report on a router, layer by layer
 
     FILE holds what a router chose, token by token, or statistics of it:
-      npz, parquet  chosen (tokens, k) integer experts, -1 for a dropped slot; and where known
-                    weights (tokens, k), probabilities (tokens, experts), the router's softmax;
-                    domain, sequence, position, token, mask (tokens,); layer (tokens,) or an axis of
-                    layers in front
-      vllm          integer arrays [tokens, layers, k], one a request: vLLM's routed_experts; needs
-                    --experts
-      sglang        what SGLang's expert distribution recorder dumps, read without running code from
-                    it
-      statistics    what expertbank.routers.RouterStatistics.save wrote, of any number of tokens
+    {formats}
 
     All information is in nats (divide by 0.693 for bits). First look at:
       dead, MaxVio  experts without work, and how much the busiest has beyond its share

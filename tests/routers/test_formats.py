@@ -2,11 +2,20 @@
 name."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
 
-from expertbank.routers.formats import read_routing, statistics_of
+from expertbank.cli import main
+from expertbank.routers import formats
+from expertbank.routers.formats import (
+    FORMATS,
+    describe_formats,
+    discover_formats,
+    read_routing,
+    statistics_of,
+)
 from expertbank.routers.report import routing_report
 from expertbank.routers.statistics import RouterStatistics
 
@@ -25,10 +34,15 @@ def routing(rng):
     chosen = np.argsort(-probabilities, axis=2)[:, :, :K]
     sequence = np.repeat(np.arange(8), 5)
     return {
-        "chosen": chosen.astype(np.int32), "weights": np.take_along_axis(probabilities, chosen, axis=2),
-        "probabilities": probabilities, "sequence": sequence, "domain": sequence % 2,
-        "position": np.tile(np.arange(5), 8), "token": rng.integers(0, 9, N), "mask": np.arange(N) % 7 != 0,
-    }  # fmt: skip
+        "chosen": chosen.astype(np.int32),
+        "weights": np.take_along_axis(probabilities, chosen, axis=2),
+        "probabilities": probabilities,
+        "sequence": sequence,
+        "domain": sequence % 2,
+        "position": np.tile(np.arange(5), 8),
+        "token": rng.integers(0, 9, N),
+        "mask": np.arange(N) % 7 != 0,
+    }
 
 
 MAIN = ("chosen", "weights", "probabilities")
@@ -71,8 +85,10 @@ def test_npz_of_one_layer_and_of_rows(tmp_path, routing):
     assert layer == 7
     for key, array in one.items():
         np.testing.assert_array_equal(arrays[key], array)
-    rows = {key: np.concatenate([array[i] if key in MAIN else array for i in range(LAYERS)]) for key, array in
-            routing.items()}  # fmt: skip
+    rows = {
+        key: np.concatenate([array[i] if key in MAIN else array for i in range(LAYERS)])
+        for key, array in routing.items()
+    }
     np.savez(tmp_path / "rows.npz", **rows, layer=np.repeat(np.arange(LAYERS), N))
     same(statistics_of(tmp_path / "rows.npz", n_positions=5, n_tokens=9), expected(routing))
 
@@ -171,10 +187,10 @@ def test_missing_and_unknown_files(tmp_path):
         statistics_of(tmp_path / "no.npz")
     (tmp_path / "a.csv").write_text("1,2")
     with pytest.raises(
-        ValueError, match=r"a\.csv ends in '\.csv'; give format, one of vllm, sglang"
+        ValueError, match=r"a\.csv ends in '\.csv'; give format, one of npz, parquet"
     ):
         statistics_of(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match="format is 'csv'; allowed are vllm"):
+    with pytest.raises(ValueError, match="format is 'csv'; allowed are npz"):
         list(read_routing(tmp_path / "a.csv", "csv"))
     with pytest.raises(ValueError, match="no file is given"):
         statistics_of([])
@@ -190,6 +206,53 @@ def write(torch, path, routing):
         write_parquet(path, routing)
     else:
         torch.save(per_token(torch, routing), path)
+
+
+# --- a format of one's own ---
+
+CSV = """
+import numpy as np
+
+from expertbank.routers.formats._common import Format, Piece
+
+
+def read_csv(path):
+    yield Piece(0, {"chosen": np.loadtxt(path, int, delimiter=",", ndmin=2)})
+
+
+FORMAT = Format("csv", (".csv",), "lines of chosen experts", read_csv)
+"""
+
+
+def test_a_new_format_is_one_new_module(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "more_formats"
+    folder.mkdir()
+    (folder / "csv_lines.py").write_text(CSV)
+    (tmp_path / "a.csv").write_text("0,1\n2,-1\n")
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(folder)])
+    for name, format in discover_formats().items():
+        monkeypatch.setitem(FORMATS, name, format)
+    monkeypatch.delitem(sys.modules, "expertbank.routers.formats.csv_lines")
+    found = statistics_of(tmp_path / "a.csv", n_experts=4)
+    assert found.layers[0].slots.tolist() == [1, 1, 1, 0]
+    [(_, arrays)] = read_routing(tmp_path / "a.csv", "csv")
+    assert arrays["chosen"].tolist() == [[0, 1], [2, -1]]
+    assert "csv         lines of chosen experts" in describe_formats()
+    # the command line offers, explains and reads it too
+    with pytest.raises(SystemExit):
+        main(["routes", "report", "--help"])
+    text = capsys.readouterr().out
+    assert "vllm,csv}" in text and "lines of chosen experts" in text
+    file = str(tmp_path / "a.csv")
+    assert main(["routes", "report", file, "--format", "csv", "--experts", "4"]) == 0
+    assert "1 layer, 4 experts" in capsys.readouterr().out
+
+
+def test_every_format_describes_itself():
+    assert discover_formats() == FORMATS
+    for name, format in FORMATS.items():
+        assert format.name == name and format.description
+        assert all(suffix.startswith(".") for suffix in format.suffixes)
 
 
 # --- saved statistics ---
@@ -211,8 +274,9 @@ def test_saved_statistics_add_up(tmp_path, routing):
 
 def requests(rng, lengths=(7, 3, 5)):
     return [
-        np.argsort(rng.random((length, LAYERS, E)), axis=2)[:, :, :K].astype(np.int16) for length in lengths
-    ]  # fmt: skip
+        np.argsort(rng.random((length, LAYERS, E)), axis=2)[:, :, :K].astype(np.int16)
+        for length in lengths
+    ]
 
 
 def test_vllm_requests(tmp_path, rng):
@@ -269,7 +333,7 @@ def test_vllm_dense_layers_are_left_out(tmp_path, rng):
 
 
 def test_vllm_long_files_come_in_batches_of_whole_requests(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr("expertbank.routers.formats.BATCH", 8)
+    monkeypatch.setattr("expertbank.routers.formats._common.BATCH", 8)
     np.savez(
         tmp_path / "v.npz",
         **{f"{i}": array for i, array in enumerate(requests(rng, (5, 2, 9, 1, 4, 4)))},
@@ -332,14 +396,19 @@ def per_token(torch, routing):
     spans = [(0, 20, [5] * 4), (20, 35, [5, 5, 5]), *((35 + i, 36 + i, None) for i in range(5))]
     records = [
         {
-            "forward_pass_id": i, "rank": 0, "gatherer_key": "primary", "misc_objects": [],
-            "input_ids": routing["token"][start:stop].tolist(), "positions": routing["position"][start:stop].tolist(),
-            "extend_seq_lens": lengths, "forward_mode": 1 if lengths else 2,
+            "forward_pass_id": i,
+            "rank": 0,
+            "gatherer_key": "primary",
+            "misc_objects": [],
+            "input_ids": routing["token"][start:stop].tolist(),
+            "positions": routing["position"][start:stop].tolist(),
+            "extend_seq_lens": lengths,
+            "forward_mode": 1 if lengths else 2,
             "topk_ids_of_layer": torch.tensor(slots[:, start:stop]),
             "global_physical_count": torch.zeros(LAYERS, 7, dtype=torch.int32),
         }
         for i, (start, stop, lengths) in enumerate(spans)
-    ]  # fmt: skip
+    ]
     return {"records": records, "last_physical_to_logical_map": torch.tensor(PHYSICAL)}
 
 
@@ -478,7 +547,7 @@ def write_parquet(path, routing, layers=LAYERS, keys=None, **options):
 
 @pytest.mark.parametrize("batch", [7, 33, 65_536])
 def test_parquet_in_batches(tmp_path, routing, monkeypatch, batch):
-    monkeypatch.setattr("expertbank.routers.formats.BATCH", batch)
+    monkeypatch.setattr("expertbank.routers.formats._common.BATCH", batch)
     write_parquet(tmp_path / "a.parquet", routing, row_group_size=11)
     same(statistics_of(tmp_path / "a.parquet", n_positions=5, n_tokens=9), expected(routing))
 
@@ -526,7 +595,7 @@ def test_parquet_faults(tmp_path, routing, monkeypatch):
         {"chosen": [[1], [2]], "probabilities": [[0.5, 0.5], [1.0]]},
         "probabilities has lists of 1 to 2",
     )
-    monkeypatch.setattr("expertbank.routers.formats.BATCH", 2)
+    monkeypatch.setattr("expertbank.routers.formats._common.BATCH", 2)
     fails(
         {"chosen": [[1]] * 6, "sequence": [0, 0, 1, 1, 0, 0]},
         "sequence 0 comes after sequence 1; sort the rows",
