@@ -46,8 +46,17 @@ def lab(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     subprocess.run(["bash", ROOT / "postBuild"], check=True)
-    command = ["bash", ROOT / "start", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={home}"]  # fmt: skip
+    command = [
+        "bash",
+        ROOT / "start",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={home}",
+    ]
     places = {
         name: str(home / "own")
         for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR")
@@ -84,7 +93,8 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
     # every code cell was run, the last one without an error
-    ran = "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => /[0-9]/.test(p.textContent))"
+    ran = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+      .every(p => /[0-9]/.test(p.textContent))"""
     page.wait_for_function(ran)
     assert (
         page.locator(
@@ -94,8 +104,9 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     )
     page.locator(f"{NOTEBOOK} .jp-CodeCell", has_text="explore_").last.scroll_into_view_if_needed()
     slider = page.locator(f"{NOTEBOOK} .noUi-handle").first
-    shown = "[...document.querySelectorAll('.jp-NotebookPanel .widget-html, .jp-NotebookPanel .widget-image')]"
-    shown += ".map(node => node.outerHTML).join()"
+    shown = """[...document.querySelectorAll(
+      '.jp-NotebookPanel .widget-html, .jp-NotebookPanel .widget-image'
+    )].map(node => node.outerHTML).join()"""
     slider.wait_for()
     before = page.evaluate(shown)
     assert before
@@ -103,7 +114,8 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"before => {shown} !== before", arg=before)
     sliders = page.locator(f"{NOTEBOOK} .jp-OutputArea .noUi-handle")
-    cut = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).map(label => label.textContent)"
+    cut = """labels => labels.filter(label => label.scrollWidth > label.clientWidth)
+      .map(label => label.textContent)"""
     assert page.locator(f"{NOTEBOOK} .widget-label").evaluate_all(cut) == []
     times = {handle.evaluate(NAME): handle.evaluate(MOVES, 30) for handle in sliders.all()}
     assert len(times) == 3

@@ -109,12 +109,19 @@ def foreign_styles(text):
     return re.findall(r"""(?:url\(|@import)\s*['"]?((?:https?:)?//[^)'"\s]+)""", text)
 
 
-@pytest.mark.parametrize("sample", [
-    '<script src="https://a.org/x.js"></script>', '<link rel="preload stylesheet" href="//a.org/x.css">',
-    '<img srcset="x.png 1x, https://a.org/y.png 2x">', '<style>@import "https://a.org/x.css";</style>',
-    '<p style="background: url(https://a.org/x.png)">', '<object data="http://a.org/x"></object>',
-    '<script>fetch("https://a.org/x.json")</script>', "<script type=module>import x from 'https://a.org/x'</script>",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sample",
+    [
+        '<script src="https://a.org/x.js"></script>',
+        '<link rel="preload stylesheet" href="//a.org/x.css">',
+        '<img srcset="x.png 1x, https://a.org/y.png 2x">',
+        '<style>@import "https://a.org/x.css";</style>',
+        '<p style="background: url(https://a.org/x.png)">',
+        '<object data="http://a.org/x"></object>',
+        '<script>fetch("https://a.org/x.json")</script>',
+        "<script type=module>import x from 'https://a.org/x'</script>",
+    ],
+)
 def test_foreign_addresses_are_found(sample):
     assert list(foreign_addresses(sample))
     assert not list(foreign_addresses(re.sub("(https?:)?//a.org/", "", sample)))

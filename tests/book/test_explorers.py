@@ -76,8 +76,12 @@ def test_no_frame_of_the_gates_lies_below_the_curve():
     ).children
     (slider,) = sliders
     assert len(slider.options) == len(pictures.children) == 24
-    read = [re.search(r"rate <b>(.*) nats</b>; loss <b>(.*)</b>; D at this rate <b>(.*)</b>; l", frame.value).groups()
-            for frame in pictures.children]  # fmt: skip
+    read = [
+        re.search(
+            r"rate <b>(.*) nats</b>; loss <b>(.*)</b>; D at this rate <b>(.*)</b>; l", frame.value
+        ).groups()
+        for frame in pictures.children
+    ]
     rates, losses, frontier = np.array(read, dtype=float).T
     assert (losses >= frontier - 2e-4).all() and (np.diff(rates) <= 1e-3).all()
 

@@ -136,8 +136,14 @@ def test_install_cell_fetches_the_library_on_colab_and_nothing_elsewhere(tmp_pat
                 "GIT_CONFIG_VALUE_0": ADDRESS, "IPYTHONDIR": str(tmp_path / "ipython")}  # fmt: skip
 
     def library(script):
-        run = subprocess.run([sys.executable, "-m", "IPython", script], cwd=tmp_path, env={**os.environ, **redirect},
-                             capture_output=True, text=True, check=True)  # fmt: skip
+        run = subprocess.run(
+            [sys.executable, "-m", "IPython", script],
+            cwd=tmp_path,
+            env={**os.environ, **redirect},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return run.stdout.strip().splitlines()[-1]
 
     assert not library("cell.ipy").startswith(str(tmp_path))

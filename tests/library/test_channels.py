@@ -44,9 +44,13 @@ def capacity(channel) -> float:
 
     start = np.random.default_rng(0).dirichlet(np.full(n, 5.0))
     found = minimize(
-        negative, start, method="SLSQP", bounds=[(0, 1)] * n, options={"ftol": 1e-13, "maxiter": 500},
+        negative,
+        start,
+        method="SLSQP",
+        bounds=[(0, 1)] * n,
+        options={"ftol": 1e-13, "maxiter": 500},
         constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
-    )  # fmt: skip
+    )
     p = np.maximum(found.x, 0) / np.maximum(found.x, 0).sum()
     assert rel_entr(channel, p @ channel).sum(axis=1).max() <= -negative(p) + 1e-4
     return -negative(p)

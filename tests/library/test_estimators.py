@@ -119,9 +119,14 @@ def test_bootstrap_interval_is_scipys(method):
         return plug_in(posteriors[index.astype(int)])
 
     theirs = stats.bootstrap(
-        (np.arange(len(posteriors)),), information, vectorized=False, method=method, n_resamples=300,
-        confidence_level=0.9, rng=np.random.default_rng(5),
-    ).confidence_interval  # fmt: skip
+        (np.arange(len(posteriors)),),
+        information,
+        vectorized=False,
+        method=method,
+        n_resamples=300,
+        confidence_level=0.9,
+        rng=np.random.default_rng(5),
+    ).confidence_interval
     ours = bootstrap_interval(posteriors, 0.9, 300, np.random.default_rng(5), method)
     assert ours == pytest.approx(tuple(theirs), abs=1e-10)
 

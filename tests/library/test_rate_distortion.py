@@ -67,10 +67,14 @@ def oracle(losses, lam, w):
         return -lam * (w @ np.exp(-losses / lam - log_z))
 
     found = minimize(
-        lambda pi: lagrangian(pi, losses, lam, w), np.full(k, 1 / k), jac=gradient, method="SLSQP",
-        bounds=[(0, 1)] * k, constraints={"type": "eq", "fun": lambda pi: pi.sum() - 1, "jac": np.ones_like},
+        lambda pi: lagrangian(pi, losses, lam, w),
+        np.full(k, 1 / k),
+        jac=gradient,
+        method="SLSQP",
+        bounds=[(0, 1)] * k,
+        constraints={"type": "eq", "fun": lambda pi: pi.sum() - 1, "jac": np.ones_like},
         options={"ftol": 1e-14, "maxiter": 300},
-    )  # fmt: skip
+    )
     pi = np.maximum(found.x, 0) / np.maximum(found.x, 0).sum()
     return lagrangian(pi, losses, lam, w)  # of a point on the simplex, so never below the minimum
 

@@ -396,7 +396,8 @@ def test_twenty_thousand_solves():
         rounding = 1e-13 + 1e-15 * float(w @ np.abs(losses).max(axis=1)) / lam
         farthest = max(farthest, disagreement(losses, lam, w, point) / (1e-9 + rounding))
     print(
-        f"{solves} solves, worst certificate {worst:.3g}, most iterations {most}, judged {farthest:.3g}"
+        f"{solves} solves, worst certificate {worst:.3g}, "
+        f"most iterations {most}, judged {farthest:.3g}"
     )
     assert solves >= 20_000
     assert worst <= TOL
@@ -453,8 +454,15 @@ def test_any_table_is_solved_at_zero(table):
 def test_experts_that_only_rare_inputs_tell_apart():
     """Newton's model gives the fourth expert nothing, but one input of weight 1e-11 cannot do
     without it."""
-    losses = np.array([[1, 2, 1, 0, 0, 1, 2], [0, 1, 2, 1, 1, 2, 1], [1, 1, 1, 1, 2, 1, 1], [2, 2, 2, 0, 2, 2, 2],
-                       [0, 2, 2, 1, 0, 2, 2]])  # fmt: skip
+    losses = np.array(
+        [
+            [1, 2, 1, 0, 0, 1, 2],
+            [0, 1, 2, 1, 1, 2, 1],
+            [1, 1, 1, 1, 2, 1, 1],
+            [2, 2, 2, 0, 2, 2, 2],
+            [0, 2, 2, 1, 0, 2, 2],
+        ]
+    )
     weights = [2.28e-2, 0.977, 8.4e-12, 1.5e-11, 1.69e-6]
     point = rate_distortion(losses, 0.0536, weights)
     assert point.certificate <= TOL and point.iterations < 20
@@ -641,7 +649,8 @@ def test_a_missed_tolerance_warns_and_names_the_gap(method, limit, monkeypatch):
         point = rate_distortion(losses, 0.05, method=method)
     assert point.certificate > TOL
     assert [str(one.message) for one in caught] == [
-        f"lam = 0.05: certificate {point.certificate:.3g} above tol = 1e-09 after {point.iterations} iterations"
+        f"lam = 0.05: certificate {point.certificate:.3g} above tol = 1e-09 "
+        f"after {point.iterations} iterations"
     ]
     assert caught[0].filename == __file__  # the caller's line
     # and the certificate is still true

@@ -165,7 +165,8 @@ def hang(images, labels, recipe, expert, device):
     return train(images, labels, recipe, expert, device)
 
 experts.train_expert = hang
-experts.train_bank(Path(sys.argv[1]), experts.Recipe(n_experts=2, subset_size=200), n_jobs=1, device="cpu")
+recipe = experts.Recipe(n_experts=2, subset_size=200)
+experts.train_bank(Path(sys.argv[1]), recipe, n_jobs=1, device="cpu")
 """
 
 
@@ -175,8 +176,10 @@ def test_killed_run_goes_on_where_it_stopped(
     folder = tmp_path / "other" / "small"
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED_WHILE_TRAINING_EXPERT_1, str(folder)],
-        env={**os.environ, "EXPERTBANK_DATA": str(mnist_root)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        env={**os.environ, "EXPERTBANK_DATA": str(mnist_root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     with child.stdout:
         said = child.stdout.readline()
         child.send_signal(signal.SIGKILL)

@@ -26,21 +26,55 @@ SIZES = {
 }  # fmt: skip
 OWN = {
     "Mixtral": ("Mixtral", {"num_local_experts": N_EXPERTS, "num_experts_per_tok": 2}),
-    "OLMoE": ("Olmoe", {"num_experts": N_EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": False}),
-    "Qwen2-MoE": ("Qwen2Moe", {
-        "num_experts": N_EXPERTS, "num_experts_per_tok": 3, "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 16, "norm_topk_prob": False}),
-    "Qwen3-MoE": ("Qwen3Moe", {
-        "num_experts": N_EXPERTS, "num_experts_per_tok": 3, "moe_intermediate_size": 16, "head_dim": 8,
-        "norm_topk_prob": True}),
-    "gpt-oss": ("GptOss", {"num_local_experts": N_EXPERTS, "num_experts_per_tok": 2, "head_dim": 8}),
+    "OLMoE": (
+        "Olmoe",
+        {"num_experts": N_EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": False},
+    ),
+    "Qwen2-MoE": (
+        "Qwen2Moe",
+        {
+            "num_experts": N_EXPERTS,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+            "norm_topk_prob": False,
+        },
+    ),
+    "Qwen3-MoE": (
+        "Qwen3Moe",
+        {
+            "num_experts": N_EXPERTS,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            "head_dim": 8,
+            "norm_topk_prob": True,
+        },
+    ),
+    "gpt-oss": (
+        "GptOss",
+        {"num_local_experts": N_EXPERTS, "num_experts_per_tok": 2, "head_dim": 8},
+    ),
     "Granite-MoE": ("GraniteMoe", {"num_local_experts": N_EXPERTS, "num_experts_per_tok": 2}),
-    "DeepSeek-V3": ("DeepseekV3", {
-        "n_routed_experts": N_EXPERTS, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2,
-        "moe_intermediate_size": 16, "first_k_dense_replace": 1, "num_hidden_layers": 3, "num_key_value_heads": 4,
-        "q_lora_rank": None, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
-        "routed_scaling_factor": 2.5}),
-}  # fmt: skip
+    "DeepSeek-V3": (
+        "DeepseekV3",
+        {
+            "n_routed_experts": N_EXPERTS,
+            "num_experts_per_tok": 3,
+            "n_group": 4,
+            "topk_group": 2,
+            "moe_intermediate_size": 16,
+            "first_k_dense_replace": 1,
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 4,
+            "q_lora_rank": None,
+            "kv_lora_rank": 8,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 4,
+            "v_head_dim": 8,
+            "routed_scaling_factor": 2.5,
+        },
+    ),
+}
 SWITCH = {
     "vocab_size": N_TOKENS, "d_model": 32, "d_kv": 8, "d_ff": 24, "num_heads": 4, "num_layers": 2,
     "num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,

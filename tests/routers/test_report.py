@@ -206,9 +206,12 @@ def test_a_load_counted_elsewhere_has_its_entropies_and_nothing_else():
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.lists(st.permutations(range(5)), min_size=1, max_size=6)),
-             min_size=1, max_size=8)
-)  # fmt: skip
+    st.lists(
+        st.tuples(st.integers(0, 2), st.lists(st.permutations(range(5)), min_size=1, max_size=6)),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_domain_sequence_and_token_obey_data_processing_and_the_scope_theorem(sequences):
     rows = np.array([row[:2] for _, rows in sequences for row in rows])
     sequence = np.array([i for i, (_, rows) in enumerate(sequences) for _ in rows])
@@ -377,8 +380,8 @@ def test_the_uniform_choice_by_enumeration():
     layer = report_of(6, 3, chosen=sets)
     assert layer.coactivation == pytest.approx(layer.coactivation_uniform)
     assert layer.coactivation == pytest.approx(6 * np.log(2) - np.log(20))
-    mixed = np.vstack([sets, np.repeat([[0, -1, -1], [1, -1, -1], [2, -1, -1], [3, -1, -1], [4, -1, -1], [5, -1, -1]],
-                                       5, axis=0)])  # fmt: skip
+    single = [[expert, -1, -1] for expert in range(6)]
+    mixed = np.vstack([sets, np.repeat(single, 5, axis=0)])
     layer = report_of(6, 3, chosen=mixed)
     assert layer.coactivation == pytest.approx(layer.coactivation_uniform)
 
