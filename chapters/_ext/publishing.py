@@ -46,6 +46,8 @@ def bibtex_author(author: dict) -> str:
     """A person as BibTeX sorts them, or a group in braces, which are kept together."""
     if "family-names" in author:
         return f"{author['family-names']}, {author['given-names']}"
+    if author["name"] == "others":  # BibTeX's own word for et al.
+        return "others"
     return f"{{{author['name']}}}"
 
 

@@ -186,6 +186,8 @@ def test_citation_and_changes_come_from_their_files():
     titles = [entry.fields["title"].strip("{}") for entry in entries.values()]
     assert titles == [citation["title"], *(work["title"] for work in citation["references"])]
     assert entries["expertbank"].fields["version"] == citation["version"]
+    papers = [entry.fields.get("eprint") for entry in entries.values()]
+    assert papers == [None, "2602.15091", "2605.05278", "2604.07030"]
     for heading in re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M):
         assert re.search(rf"<h3>{re.escape(heading)}", page)
 
