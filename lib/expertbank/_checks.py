@@ -3,15 +3,35 @@ allowed."""
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+from numpy.typing import ArrayLike
 
+# a float where a number went in, an array where an array went in
+FloatOrArray: TypeAlias = Any
+
+# how far the sum of a distribution may lie from 1
 SUM_TOLERANCE = 1e-6
+
 # ends of open intervals
-ABOVE_0, BELOW_1, BELOW_INF = np.nextafter(0.0, 1.0), np.nextafter(1.0, 0.0), np.finfo(float).max
+ABOVE_0 = float(np.nextafter(0.0, 1.0))
+BELOW_1 = float(np.nextafter(1.0, 0.0))
+BELOW_INF = float(np.finfo(float).max)
 
 
-def as_losses(losses, name: str = "losses") -> np.ndarray:
-    """A finite, non-empty (N, R) table as an array; integer tables keep their small dtype."""
+# --- tables and risks ---
+
+
+def as_losses(losses: ArrayLike, name: str = "losses") -> np.ndarray:
+    """A finite, non-empty (N, R) table as an array; integer tables keep their small dtype.
+
+    Raises ValueError for another shape, and for entries that are not real numbers or not finite.
+
+    >>> as_losses([0, 1])
+    Traceback (most recent call last):
+    ValueError: losses has shape (2,); allowed is (N, R): inputs by experts
+    """
     table = _as_array(losses, name)
     if table.ndim != 2:
         raise ValueError(f"{name} has shape {table.shape}; allowed is (N, R): inputs by experts")
@@ -22,16 +42,29 @@ def as_losses(losses, name: str = "losses") -> np.ndarray:
     return _as_finite(table, name)
 
 
-def as_risks(risks, name: str = "risks") -> np.ndarray:
-    """A finite (..., R) array of floats with R >= 1."""
+def as_risks(risks: ArrayLike, name: str = "risks") -> np.ndarray:
+    """A finite (..., R) array of floats with R >= 1; ValueError for anything else.
+
+    >>> as_risks([0.25, float("nan")])
+    Traceback (most recent call last):
+    ValueError: risks holds nan at (1,); all entries must be finite
+    """
     array = _as_array(risks, name)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"{name} has shape {array.shape}; allowed is (..., R) with R >= 1")
     return _as_finite(array, name).astype(float, copy=False)
 
 
-def as_distribution(p, name: str, axis: int = -1) -> np.ndarray:
-    """An array of floats that is non-negative and sums to 1 along `axis`."""
+# --- distributions ---
+
+
+def as_distribution(p: ArrayLike, name: str, axis: int = -1) -> np.ndarray:
+    """An array of floats that is non-negative and sums to 1 along `axis`; else ValueError.
+
+    >>> as_distribution([0.5, 0.4], "p")
+    Traceback (most recent call last):
+    ValueError: p must sum to 1; the largest deviation found is 0.1
+    """
     array = _as_nonnegative(p, name)
     if array.ndim == 0 or array.shape[axis] == 0:
         raise ValueError(
@@ -44,8 +77,13 @@ def as_distribution(p, name: str, axis: int = -1) -> np.ndarray:
     return array
 
 
-def as_gate(gate, name: str = "gate") -> np.ndarray:
-    """A row-stochastic (N, R) array."""
+def as_gate(gate: ArrayLike, name: str = "gate") -> np.ndarray:
+    """A row-stochastic (N, R) array of floats; else ValueError.
+
+    >>> as_gate([0.5, 0.5])
+    Traceback (most recent call last):
+    ValueError: gate has shape (2,); allowed is (N, R) with N, R >= 1, each row p(t|x)
+    """
     array = _as_array(gate, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
@@ -54,8 +92,14 @@ def as_gate(gate, name: str = "gate") -> np.ndarray:
     return as_distribution(array, name)
 
 
-def as_weights(weights, n: int, name: str = "weights") -> np.ndarray:
-    """Non-negative weights of n inputs, scaled to sum to 1; None means uniform."""
+def as_weights(weights: ArrayLike | None, n: int, name: str = "weights") -> np.ndarray:
+    """Non-negative weights (n,) of n inputs, scaled to sum to 1; None means uniform.
+
+    Raises ValueError for another shape, for a negative weight, and where all of them are 0.
+
+    >>> as_weights([1, 3], 2).tolist()
+    [0.25, 0.75]
+    """
     if weights is None:
         return np.full(n, 1 / n)
     array = _as_nonnegative(weights, name)
@@ -68,37 +112,67 @@ def as_weights(weights, n: int, name: str = "weights") -> np.ndarray:
     return array / array.sum()
 
 
-def as_interval(value, name: str, low: float, high: float, allowed: str | None = None):
-    """A number (or array of numbers) in [low, high]."""
+# --- numbers ---
+
+
+def as_interval(
+    value: ArrayLike, name: str, low: float, high: float, allowed: str | None = None
+) -> FloatOrArray:
+    """A number, or an array of numbers, in [low, high]; else ValueError, which says `allowed`.
+
+    >>> as_interval([0.5, 1.5], "alpha", 0, 1)
+    Traceback (most recent call last):
+    ValueError: alpha is 1.5; allowed is [0, 1]
+    """
     array = _as_array(value, name)
     if array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{name} is {value!r}; allowed is {allowed or f'a number in [{low:g}, {high:g}]'}"
-        )
+        kinds = f"a number in [{low:g}, {high:g}]" if allowed is None else allowed
+        raise ValueError(f"{name} is {value!r}; allowed is {kinds}")
     array = array.astype(float)
-    if not np.all((array >= low) & (array <= high)):  # also false for NaN
-        worst = array[~((array >= low) & (array <= high))].flat[0]
-        raise ValueError(f"{name} is {worst:g}; allowed is {allowed or f'[{low:g}, {high:g}]'}")
+    inside = (array >= low) & (array <= high)  # also false for NaN
+    if not np.all(inside):
+        worst = array[~inside].flat[0]
+        raise ValueError(f"{name} is {worst:g}; allowed is {_range(low, high, allowed)}")
     return array[()]
 
 
-def as_number(value, name: str, low: float, high: float, allowed: str | None = None) -> float:
-    """One number in [low, high]."""
-    if np.ndim(array := as_interval(value, name, low, high, allowed)):
+def as_number(
+    value: ArrayLike, name: str, low: float, high: float, allowed: str | None = None
+) -> float:
+    """One number in [low, high]; else ValueError, which says `allowed`.
+
+    >>> as_number([0.5, 0.6], "alpha", 0, 1)
+    Traceback (most recent call last):
+    ValueError: alpha has shape (2,); allowed is one number, [0, 1]
+    """
+    array = as_interval(value, name, low, high, allowed)
+    if np.ndim(array):
         raise ValueError(
-            f"{name} has shape {array.shape}; allowed is one number, {allowed or f'[{low:g}, {high:g}]'}"
+            f"{name} has shape {array.shape}; allowed is one number, {_range(low, high, allowed)}"
         )
     return float(array)
 
 
-def as_count(value, name: str, at_least: int = 1) -> int:
-    """An integer of at least `at_least`."""
+def as_count(value: Any, name: str, at_least: int = 1) -> int:
+    """An integer of at least `at_least`; ValueError for anything else, True and 2.0 included.
+
+    >>> as_count(0, "n_datasets")
+    Traceback (most recent call last):
+    ValueError: n_datasets is 0; allowed is an integer of at least 1
+    """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
         raise ValueError(f"{name} is {value!r}; allowed is an integer of at least {at_least}")
     return int(value)
 
 
-def _as_array(value, name: str) -> np.ndarray:
+# --- what the checks above share ---
+
+
+def _range(low: float, high: float, allowed: str | None) -> str:
+    return f"[{low:g}, {high:g}]" if allowed is None else allowed
+
+
+def _as_array(value: ArrayLike, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of different lengths
@@ -114,7 +188,7 @@ def _as_finite(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def _as_nonnegative(p, name: str) -> np.ndarray:
+def _as_nonnegative(p: ArrayLike, name: str) -> np.ndarray:
     array = _as_finite(_as_array(p, name), name).astype(float, copy=False)
     if array.size and array.min() < 0:
         raise ValueError(f"{name} holds {array.min():.3g}; entries must not be negative")

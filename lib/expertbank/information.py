@@ -1,5 +1,5 @@
-"""Entropies and mutual information of finite channels, and their plug-in estimates. Everything in
-nats."""
+"""Entropies and mutual information of finite channels, of counts, and of the posteriors of
+datasets, with what is known of the error of their estimates. Everything in nats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from expertbank._checks import (
     ABOVE_0,
     BELOW_1,
+    FloatOrArray,
     as_count,
     as_distribution,
     as_gate,
@@ -19,40 +21,64 @@ from expertbank._checks import (
     as_weights,
 )
 
+# at most this many dataset indices are drawn at once by `bootstrap_interval`
+RESAMPLED_AT_ONCE = 10_000_000
 
-def entropy(p, axis: int = -1):
+
+# --- entropies and divergences ---
+
+
+def entropy(p: ArrayLike, axis: int = -1) -> FloatOrArray:
     """Shannon entropy -sum p log p in nats of distributions along `axis`.
 
     Raises ValueError for entries that are negative, not finite, or do not sum to 1.
+
+    >>> float(round(entropy([0.5, 0.25, 0.25]), 4))  # 1.5 bits
+    1.0397
     """
     return scipy.special.entr(as_distribution(p, "p", axis)).sum(axis=axis)
 
 
-def binary_entropy(p):
-    """h(p) = -p log p - (1-p) log(1-p) in nats, elementwise for p in [0, 1]."""
-    p = as_interval(p, "p", 0, 1)
-    # rounding may exceed the maximum
-    return np.minimum(scipy.special.entr(p) + scipy.special.entr(1 - p), np.log(2))
+def binary_entropy(p: ArrayLike) -> FloatOrArray:
+    """h(p) = -p log p - (1-p) log(1-p) in nats, elementwise for p in [0, 1]; else ValueError.
+
+    >>> binary_entropy([0, 0.11, 0.5]).round(4).tolist()
+    [0.0, 0.3465, 0.6931]
+    """
+    chance = as_interval(p, "p", 0, 1)
+    both = scipy.special.entr(chance) + scipy.special.entr(1 - chance)
+    return np.minimum(both, np.log(2))  # rounding may exceed the maximum
 
 
-def binary_entropy_inverse(h):
-    """The p in [0, 1/2] with binary_entropy(p) = h, elementwise for h in [0, log 2] nats."""
-    h = as_interval(h, "h", 0, np.log(2), allowed="[0, log 2]")
-    # 1 - 2p is the unknown: near p = 1/2 the entropy is flat and p itself would lose half its
-    # digits
+def binary_entropy_inverse(h: ArrayLike) -> FloatOrArray:
+    """The p in [0, 1/2] with binary_entropy(p) = h, elementwise for h in [0, log 2] nats; else
+    ValueError.
+
+    >>> binary_entropy_inverse(binary_entropy([0.01, 0.2])).round(6).tolist()
+    [0.01, 0.2]
+    """
     from scipy.optimize import elementwise  # loaded where it is used
 
-    roots = elementwise.find_root(
-        lambda u, h: scipy.special.entr((1 - u) / 2) + scipy.special.entr((1 + u) / 2) - h,
-        (0.0, 1.0),
-        args=(h,),
-    )
+    h = as_interval(h, "h", 0, np.log(2), allowed="[0, log 2]")
+
+    # u = 1 - 2p is the unknown: near p = 1/2 the entropy is flat and p would lose half its digits
+    def difference(u, h):
+        return scipy.special.entr((1 - u) / 2) + scipy.special.entr((1 + u) / 2) - h
+
+    roots = elementwise.find_root(difference, (0.0, 1.0), args=(h,))
     return np.where(h >= np.log(2), 0.5, (1 - roots.x) / 2)[()]
 
 
-def kl_divergence(p, q, axis: int = -1):
-    """KL(p || q) = sum p log(p/q) in nats along `axis`; infinite where p has mass that q lacks."""
-    p, q = as_distribution(p, "p", axis), as_distribution(q, "q", axis)
+def kl_divergence(p: ArrayLike, q: ArrayLike, axis: int = -1) -> FloatOrArray:
+    """KL(p || q) = sum p log(p/q) in nats along `axis`; infinite where p has mass that q lacks.
+
+    Raises ValueError for arrays that are no distributions or have different numbers of outcomes.
+
+    >>> float(round(kl_divergence([1, 0], [0.5, 0.5]), 4)), float(kl_divergence([0.5, 0.5], [1, 0]))
+    (0.6931, inf)
+    """
+    p = as_distribution(p, "p", axis)
+    q = as_distribution(q, "q", axis)
     if p.shape[axis] != q.shape[axis]:
         raise ValueError(
             f"q has {q.shape[axis]} outcomes, p has {p.shape[axis]}; they must be the same"
@@ -60,11 +86,18 @@ def kl_divergence(p, q, axis: int = -1):
     return scipy.special.rel_entr(p, q).sum(axis=axis)
 
 
-def mutual_information(channel, input_dist=None) -> float:
+# --- mutual information of a channel ---
+
+
+def mutual_information(channel: ArrayLike, input_dist: ArrayLike | None = None) -> float:
     """I(X;T) in nats of a channel with rows p(t|x), (N, R), under an input distribution (N,),
     default uniform.
 
-    Computed as the mean divergence of the rows from their mixture, which is never negative.
+    Computed as the mean divergence of the rows from their mixture, which is never negative. Raises
+    ValueError for rows that are no distributions and for bad weights.
+
+    >>> round(mutual_information([[0.9, 0.1], [0.1, 0.9]]), 4)  # log 2 - h(0.1)
+    0.3681
     """
     channel = as_gate(channel, "channel")
     input_dist = as_weights(input_dist, len(channel), "input_dist")
@@ -74,11 +107,20 @@ def mutual_information(channel, input_dist=None) -> float:
     return max(0.0, float(input_dist @ scipy.special.rel_entr(channel, mixture).sum(axis=1)))
 
 
-def gating_rate(gate, weights=None) -> float:
+def gating_rate(gate: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Plug-in gating rate I(X;T) in nats of a gate (N, R) on N held-out inputs: P1 Remark 2, P2
-    (23)-(24)."""
+    (23)-(24).
+
+    Weights (N,) of the inputs are uniform by default. Raises ValueError as `mutual_information`.
+
+    >>> gating_rate([[0.3, 0.7], [0.3, 0.7]])  # a gate that does not look at its input
+    0.0
+    """
     gate = as_gate(gate)
     return mutual_information(gate, as_weights(weights, len(gate)))
+
+
+# --- information of an algorithm, from the posteriors of its datasets ---
 
 
 @dataclass(frozen=True)
@@ -98,71 +140,114 @@ class AlgorithmicInformation:
     """normal interval around the bias-corrected estimate"""
 
 
-def algorithmic_information(posteriors, confidence: float = 0.95) -> AlgorithmicInformation:
+def algorithmic_information(
+    posteriors: ArrayLike, confidence: float = 0.95
+) -> AlgorithmicInformation:
     """Plug-in I(S;W) from posteriors q(w|S_i), shape (M, R), with its delta-method bias and
     interval.
 
     The estimate is the mean over datasets of KL(q_i || mean q), so its influence function is that
     divergence; its bias is -(1/2M) sum_w Var(q_i(w)) / mean q(w). (At first order the error in mean
-    q cancels.)
+    q cancels.) Raises ValueError for rows that are no distributions and a confidence outside (0,
+    1).
+
+    >>> found = algorithmic_information([[1, 0], [0, 1], [1, 0], [0, 1]])
+    >>> round(found.information, 4), found.conditional_entropy, found.bias
+    (0.6931, 0.0, -0.125)
     """
     q = as_gate(posteriors, "posteriors")
     confidence = _as_confidence(confidence)
+    n = len(q)
     mean = q.mean(axis=0)
     seen = mean > 0
     # a mass so small that its mean is rounded to 0 would have an infinite divergence from it
     divergences = scipy.special.rel_entr(q, np.maximum(mean, np.finfo(float).tiny)).sum(axis=1)
     conditional = float(scipy.special.entr(q).sum(axis=1).mean())
     information = max(0.0, float(divergences.mean()))
-    n = len(q)
     bias = -float((q[:, seen].var(axis=0) / mean[seen]).sum()) / (2 * n)
     error = float(divergences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
     reach = float(scipy.special.ndtri((1 + confidence) / 2)) * error
-    interval = (information - bias - reach, information - bias + reach)
     return AlgorithmicInformation(
-        information + conditional, conditional, information, bias, error, interval
+        marginal_entropy=information + conditional,
+        conditional_entropy=conditional,
+        information=information,
+        bias=bias,
+        standard_error=error,
+        interval=(information - bias - reach, information - bias + reach),
     )
 
 
 def bootstrap_interval(
-    posteriors, confidence: float = 0.95, n_resamples: int = 2000, rng=0, method: str = "percentile"
+    posteriors: ArrayLike,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    rng: np.random.Generator | int = 0,
+    method: str = "percentile",
 ) -> tuple[float, float]:
     """Bootstrap interval of I(S;W) over datasets, posteriors (M, R): `"percentile"`, as P2 reports,
-    or `"BCa"`."""
+    or `"BCa"`.
+
+    Raises ValueError for rows that are no distributions, fewer than two datasets, a confidence
+    outside (0, 1), fewer than one resample, or another method.
+
+    >>> posteriors = np.eye(2)[[0, 1, 0, 1, 0, 0]]
+    >>> low, high = bootstrap_interval(posteriors, n_resamples=500)
+    >>> low < algorithmic_information(posteriors).information <= high
+    True
+    """
     q = as_gate(posteriors, "posteriors")
-    confidence, n_resamples = _as_confidence(confidence), as_count(n_resamples, "n_resamples")
+    confidence = _as_confidence(confidence)
+    n_resamples = as_count(n_resamples, "n_resamples")
     if method not in ("percentile", "BCa"):
         raise ValueError(f"method is {method!r}; allowed are 'percentile' and 'BCa'")
     if len(q) < 2:
         raise ValueError(f"posteriors has shape {q.shape}; a bootstrap needs at least two datasets")
     entropies = scipy.special.entr(q).sum(axis=1)
 
-    def information(index, axis):
-        index = np.moveaxis(index, axis, -1).astype(int)
-        # how often each dataset was drawn: one matrix product instead of gathering (B, M, R)
-        # numbers
-        flat = index.reshape(-1, index.shape[-1])
-        cells = flat + len(q) * np.arange(len(flat))[:, None]
-        counts = np.bincount(cells.ravel(), minlength=len(flat) * len(q)).reshape(len(flat), len(q))
-        values = (
-            scipy.special.entr(counts @ q / index.shape[-1]).sum(axis=1)
-        ) - counts @ entropies / index.shape[-1]
-        return values.reshape(index.shape[:-1])
+    def information(drawn, axis):
+        drawn = np.moveaxis(drawn, axis, -1).astype(int)
+        counts = _times_drawn(drawn.reshape(-1, drawn.shape[-1]), len(q))
+        n_drawn = drawn.shape[-1]
+        marginal = scipy.special.entr(counts @ q / n_drawn).sum(axis=1)
+        conditional = counts @ entropies / n_drawn
+        return (marginal - conditional).reshape(drawn.shape[:-1])
 
     result = scipy.stats.bootstrap(
-        (np.arange(len(q)),), information, vectorized=True, method=method,
-        confidence_level=confidence, n_resamples=n_resamples, batch=max(1, 10_000_000 // len(q)), rng=rng,
-    )  # fmt: skip
+        (np.arange(len(q)),),
+        information,
+        vectorized=True,
+        method=method,
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        batch=max(1, RESAMPLED_AT_ONCE // len(q)),
+        rng=rng,
+    )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def information_estimates(posteriors) -> dict[str, float]:
+def _times_drawn(drawn: np.ndarray, n_datasets: int) -> np.ndarray:
+    """How often each of M datasets occurs in each of B resamples (B, n) of their indices: (B, M).
+
+    One product of this with the posteriors (M, R) takes the place of gathering (B, n, R) numbers.
+    """
+    n_resamples = len(drawn)
+    cells = drawn + n_datasets * np.arange(n_resamples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=n_resamples * n_datasets)
+    return counts.reshape(n_resamples, n_datasets)
+
+
+def information_estimates(posteriors: ArrayLike) -> dict[str, float]:
     """Four estimates of I(S;W) in nats from posteriors (M, R): none, or one of three corrections
     for bias.
 
     `plug-in` is P2 (18); `Miller-Madow` adds (R-1)/(2M) as P2 states it; `delta` subtracts the
     delta-method bias of `algorithmic_information`; `jackknife` extrapolates from leaving out one
-    dataset at a time.
+    dataset at a time. Raises ValueError for rows that are no distributions and for fewer than two
+    datasets.
+
+    >>> estimates = information_estimates([[1, 0], [0, 1], [1, 0], [0, 1]])
+    >>> {name: round(value, 3) for name, value in estimates.items()}
+    {'plug-in': 0.693, 'Miller-Madow': 0.818, 'delta': 0.818, 'jackknife': 0.863}
     """
     found = algorithmic_information(posteriors)
     q = as_gate(posteriors, "posteriors")
@@ -171,9 +256,11 @@ def information_estimates(posteriors) -> dict[str, float]:
         raise ValueError(
             f"posteriors has shape {q.shape}; the jackknife needs at least two datasets"
         )
-    without = (n * q.mean(axis=0) - q).clip(min=0) / (n - 1)
+    # mean posterior and mean entropy of the n - 1 others
+    mean_without = (n * q.mean(axis=0) - q).clip(min=0) / (n - 1)
     entropies = scipy.special.entr(q).sum(axis=1)
-    left_out = scipy.special.entr(without).sum(axis=1) - (entropies.sum() - entropies) / (n - 1)
+    entropy_without = (entropies.sum() - entropies) / (n - 1)
+    left_out = scipy.special.entr(mean_without).sum(axis=1) - entropy_without
     return {
         "plug-in": found.information,
         "Miller-Madow": found.information + miller_madow_bias(q.shape[1], n),
@@ -183,58 +270,85 @@ def information_estimates(posteriors) -> dict[str, float]:
 
 
 def miller_madow_bias(n_outcomes: int, n_samples: int) -> float:
-    """The correction (R-1)/(2M) that P2 adds to an entropy of R outcomes estimated from M samples.
+    """The correction (R-1)/(2M) in nats that P2 adds to an entropy of R outcomes estimated from M
+    samples.
 
     It is the delta-method bias for multinomial counts; posteriors vary less (see
-    `algorithmic_information`).
+    `algorithmic_information`). Raises ValueError for counts below 1.
+
+    >>> miller_madow_bias(25, 300)  # P2's bank and number of datasets
+    0.04
     """
     return (as_count(n_outcomes, "n_outcomes") - 1) / (2 * as_count(n_samples, "n_samples"))
 
 
-def _as_confidence(confidence) -> float:
+def _as_confidence(confidence: float) -> float:
     return as_number(confidence, "confidence", ABOVE_0, BELOW_1, allowed="in (0, 1)")
 
 
-def joint_information(counts) -> float:
-    """Plug-in I(A;B) in nats from counts (A, B); see `joint_bias` for how far it lies too high."""
+# --- information of counts ---
+
+
+def joint_information(counts: ArrayLike) -> float:
+    """Plug-in I(A;B) in nats from counts (A, B); see `joint_bias` for how far it lies too high.
+
+    Raises ValueError as `as_counts`.
+
+    >>> round(joint_information([[2, 0], [0, 2]]), 4), joint_information([[3, 1], [3, 1]])
+    (0.6931, 0.0)
+    """
     joint = as_counts(counts) / np.sum(counts, dtype=float)
-    return max(
-        0.0,
-        float(scipy.special.rel_entr(joint, np.outer(joint.sum(axis=1), joint.sum(axis=0))).sum()),
-    )
+    independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+    return max(0.0, float(scipy.special.rel_entr(joint, independent).sum()))
 
 
-def joint_bias(counts) -> float:
-    """Miller-Madow bias of `joint_information` where the N counts are independent draws:
-    (A-1)(B-1)/2N, used ones.
+def joint_bias(counts: ArrayLike) -> float:
+    """Miller-Madow bias in nats of `joint_information` where the N counts are independent draws:
+    (A-1)(B-1)/2N, with A rows and B columns in use.
 
     Tokens of one sequence are alike, and a token's k experts differ, so it is a guide; a null is
-    the better judge.
+    the better judge. Raises ValueError as `as_counts`.
+
+    >>> joint_bias([[3, 1, 0], [2, 4, 0]])  # 2 rows, 2 columns in use, 10 draws
+    0.05
     """
     counts = as_counts(counts)
-    used_rows, used_columns = (int((counts.sum(axis=axis) > 0).sum()) for axis in (1, 0))
+    used_rows = int((counts.sum(axis=1) > 0).sum())
+    used_columns = int((counts.sum(axis=0) > 0).sum())
     return (used_rows - 1) * (used_columns - 1) / (2 * float(counts.sum()))
 
 
-def conditional_information(counts) -> float:
+def conditional_information(counts: ArrayLike) -> float:
     """I(A;B|C) in nats from counts or probabilities (A, B, C): what A and B share beyond what C
-    explains."""
+    explains.
+
+    Raises ValueError for another shape, and as `as_counts` for the table of each value of C.
+
+    >>> same = np.zeros((2, 2, 2))
+    >>> same[[0, 1], [0, 1], [0, 1]] = 1  # A = B = C: nothing beyond C
+    >>> conditional_information(same)
+    0.0
+    """
     counts = np.asarray(counts)
     if counts.ndim != 3:
         raise ValueError(f"counts has shape {counts.shape}; allowed is (A, B, C)")
     shares = counts.sum(axis=(0, 1)) / counts.sum(dtype=float)
     tables = np.moveaxis(counts, -1, 0)
-    return float(
-        sum(
-            share * joint_information(table)
-            for share, table in zip(shares, tables, strict=True)
-            if share
-        )
-    )
+    terms = [
+        share * joint_information(table)
+        for share, table in zip(shares, tables, strict=True)
+        if share
+    ]
+    return float(sum(terms))
 
 
-def as_counts(counts) -> np.ndarray:
-    """Counts (A, B) that are finite, not negative and not all 0, or a ValueError that says so."""
+def as_counts(counts: ArrayLike) -> np.ndarray:
+    """Counts (A, B) that are finite, not negative and not all 0, or a ValueError that says so.
+
+    >>> as_counts([0, 1])
+    Traceback (most recent call last):
+    ValueError: counts has shape (2,); allowed are (A, B) numbers >= 0 that do not all vanish
+    """
     counts = np.asarray(counts)
     if (
         counts.ndim != 2
@@ -243,6 +357,7 @@ def as_counts(counts) -> np.ndarray:
         or not counts.sum() > 0
     ):
         raise ValueError(
-            f"counts has shape {counts.shape}; allowed are (A, B) numbers >= 0 that do not all vanish"
+            f"counts has shape {counts.shape}; allowed are (A, B) numbers >= 0 that do not all "
+            "vanish"
         )
     return counts
