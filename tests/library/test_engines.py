@@ -162,7 +162,7 @@ def test_many_blocks_are_one(kind, block, monkeypatch):
     losses[:2] = 1  # whole blocks in which all experts are as good
     whole = [eb.rate_distortion(losses, lam, weights, cost=cost) for lam in LAMS]
     critical = eb.critical_lambda(losses, weights, cost=cost)
-    monkeypatch.setattr(tables, "BLOCK", block)
+    monkeypatch.setattr(tables, "NUMBERS_PER_BLOCK", block)
     monkeypatch.setattr(tables, "merge_rows", lambda rows, weights=None: (rows, weights, None))
     assert len(tables.table_of(losses, weights, cost).blocks) > (block < 6 * 180)
     for point in whole:
