@@ -1,5 +1,10 @@
 """Learners that pick one expert from a finite bank, and the experiment that measures what they leak
-and overfit."""
+and overfit. Information in nats.
+
+A learner turns the risks of the R experts on a dataset S into a posterior q(w|S), from which it
+draws the expert W. Shapes: risks and posteriors (..., R), one row a dataset; a loss table (N, R) is
+the pool that datasets are drawn from.
+"""
 
 from __future__ import annotations
 
@@ -9,54 +14,81 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from expertbank._checks import BELOW_INF, as_count, as_losses, as_number, as_risks, as_weights
 from expertbank.information import AlgorithmicInformation, algorithmic_information
 from expertbank.tables import merge_rows
 
-# draws held at once by `empirical_risks`: a few dozen megabytes, whatever the number of datasets
-DRAWS_PER_CHUNK = 1_000_000
+# --- selection rules: from risks to a posterior ---
 
 
-def alpha_mixture(risks, alpha: float) -> np.ndarray:
+def alpha_mixture(risks: ArrayLike, alpha: float) -> np.ndarray:
     """Posterior q(r|S) = (1-alpha)/R + alpha 1{r = argmin risk}, ties to the smallest index: P2
     (11).
 
     risks (..., R) gives a posterior (..., R). Raises ValueError for alpha outside [0, 1].
+
+    >>> alpha_mixture([0.3, 0.1], alpha=0.5).tolist()
+    [0.25, 0.75]
     """
     risks = as_risks(risks)
-    return mix_with_uniform(np.arange(risks.shape[-1]) == risks.argmin(axis=-1)[..., None], alpha)
+    is_best = np.arange(risks.shape[-1]) == risks.argmin(axis=-1)[..., None]
+    return mix_with_uniform(is_best, alpha)
 
 
-def mix_with_uniform(posterior, alpha: float) -> np.ndarray:
-    """(1-alpha)/R + alpha posterior, for posteriors (..., R) over R experts."""
+def mix_with_uniform(posterior: ArrayLike, alpha: float) -> np.ndarray:
+    """(1-alpha)/R + alpha posterior, for posteriors (..., R) over R experts; ValueError for alpha
+    outside [0, 1].
+
+    >>> mix_with_uniform([0.0, 1.0], alpha=0.0).tolist()
+    [0.5, 0.5]
+    """
     alpha = as_number(alpha, "alpha", 0, 1)
-    return (1 - alpha) / np.shape(posterior)[-1] + alpha * np.asarray(posterior, float)
+    posterior = np.asarray(posterior, float)
+    return (1 - alpha) / posterior.shape[-1] + alpha * posterior
 
 
-def epsilon_greedy(risks, epsilon: float) -> np.ndarray:
+def epsilon_greedy(risks: ArrayLike, epsilon: float) -> np.ndarray:
     """1 - epsilon shared evenly by all minimisers of risks (..., R), epsilon by all experts.
 
-    With epsilon = 0 it is the empirical risk minimiser with ties broken at random.
+    With epsilon = 0 it is the empirical risk minimiser with ties broken at random. Raises
+    ValueError for epsilon outside [0, 1].
+
+    >>> epsilon_greedy([0.1, 0.1, 0.3, 0.3], epsilon=0).tolist()
+    [0.5, 0.5, 0.0, 0.0]
     """
-    risks, epsilon = as_risks(risks), as_number(epsilon, "epsilon", 0, 1)
+    risks = as_risks(risks)
+    epsilon = as_number(epsilon, "epsilon", 0, 1)
     best = risks == risks.min(axis=-1, keepdims=True)
     return mix_with_uniform(best / best.sum(axis=-1, keepdims=True), 1 - epsilon)
 
 
-def top_k_uniform(risks, k: int) -> np.ndarray:
+def top_k_uniform(risks: ArrayLike, k: int) -> np.ndarray:
     """1/k on each of the k smallest risks (..., R), ties to the smallest index. Raises ValueError
-    for k > R."""
-    risks, k = as_risks(risks), as_count(k, "k")
+    for k > R.
+
+    >>> top_k_uniform([0.3, 0.1, 0.2], k=2).tolist()
+    [0.0, 0.5, 0.5]
+    """
+    risks = as_risks(risks)
+    k = as_count(k, "k")
     if k > risks.shape[-1]:
         raise ValueError(f"k is {k}; allowed is at most {risks.shape[-1]}, the number of experts")
+    smallest = risks.argsort(axis=-1, kind="stable")[..., :k]
     posterior = np.zeros(risks.shape)
-    np.put_along_axis(posterior, risks.argsort(axis=-1, kind="stable")[..., :k], 1 / k, axis=-1)
+    np.put_along_axis(posterior, smallest, 1 / k, axis=-1)
     return posterior
 
 
-def gibbs_posterior(risks, inverse_temperature: float) -> np.ndarray:
-    """Posterior q(r|S) proportional to exp(-inverse_temperature * risk), for risks (..., R)."""
+def gibbs_posterior(risks: ArrayLike, inverse_temperature: float) -> np.ndarray:
+    """Posterior q(r|S) proportional to exp(-inverse_temperature * risk), for risks (..., R).
+
+    Raises ValueError for an inverse temperature that is negative or infinite.
+
+    >>> gibbs_posterior([0.0, 1.0], inverse_temperature=2).round(4).tolist()
+    [0.8808, 0.1192]
+    """
     allowed = "a finite number >= 0 (the limit at inf is alpha_mixture with 1)"
     beta = as_number(inverse_temperature, "inverse_temperature", 0, BELOW_INF, allowed)
     risks = as_risks(risks)
@@ -65,33 +97,69 @@ def gibbs_posterior(risks, inverse_temperature: float) -> np.ndarray:
         return scipy.special.softmax(-beta * (risks - risks.min(axis=-1, keepdims=True)), axis=-1)
 
 
+# --- risks on datasets: drawn, or all that there are ---
+
+# draws held at once by `empirical_risks`: a few dozen megabytes, whatever the number of datasets
+DRAWS_PER_CHUNK = 1_000_000
+
+
 def empirical_risks(
-    losses, sample_size: int, n_datasets: int, rng: np.random.Generator | int
+    losses: ArrayLike, sample_size: int, n_datasets: int, rng: np.random.Generator | int
 ) -> np.ndarray:
     """Empirical risks (M, R) on M datasets of `sample_size` rows drawn with replacement from losses
     (N, R).
 
     Each chunk of datasets is one product of a sparse count matrix with the distinct loss rows.
+    Raises ValueError for bad tables and for counts below 1.
+
+    >>> risks = empirical_risks([[0, 1], [1, 0]], sample_size=4, n_datasets=1000, rng=0)
+    >>> risks.shape, risks.sum(axis=1).tolist() == [1.0] * 1000  # one of two experts is right
+    ((1000, 2), True)
     """
     losses = as_losses(losses)
-    sample_size, n_datasets = (
-        as_count(sample_size, "sample_size"),
-        as_count(n_datasets, "n_datasets"),
-    )
+    sample_size = as_count(sample_size, "sample_size")
+    n_datasets = as_count(n_datasets, "n_datasets")
     rng = np.random.default_rng(rng)
     rows, _, row_of = merge_rows(losses)
-    rows, row_of = rows.astype(float), row_of.astype(np.int32)
+    rows = rows.astype(float)
+    row_of = row_of.astype(np.int32)
     risks = np.empty((n_datasets, losses.shape[1]))
     chunk = max(1, DRAWS_PER_CHUNK // sample_size)
     for start in range(0, n_datasets, chunk):
         size = min(chunk, n_datasets - start)
         drawn = row_of[rng.integers(len(losses), size=size * sample_size, dtype=np.int32)]
-        counts = scipy.sparse.csr_array(
-            (np.ones(len(drawn)), drawn, np.arange(size + 1, dtype=np.int32) * sample_size),
-            (size, len(rows)),
-        )
+        ends = np.arange(size + 1, dtype=np.int32) * sample_size
+        counts = scipy.sparse.csr_array((np.ones(len(drawn)), drawn, ends), (size, len(rows)))
         risks[start : start + size] = (counts @ rows) / sample_size
     return risks
+
+
+def enumerate_datasets(
+    losses: ArrayLike, sample_size: int, weights: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every dataset of `sample_size` i.i.d. rows of losses (N, R): its probability (D,) and its
+    risks (D, R).
+
+    Order does not matter to a learner that sees averages, so datasets are multisets: D = C(N + m -
+    1, m). Weights (N,) of the rows are uniform by default. Raises ValueError for bad tables and
+    weights, and a sample size below 1.
+
+    >>> probabilities, risks = enumerate_datasets([[0, 1], [1, 0]], sample_size=2)
+    >>> probabilities.round(4).tolist(), risks[:, 0].tolist()
+    ([0.25, 0.5, 0.25], [0.0, 0.5, 1.0])
+    """
+    losses = as_losses(losses).astype(float)
+    sample_size = as_count(sample_size, "sample_size")
+    weights = as_weights(weights, len(losses))
+    multisets = list(combinations_with_replacement(range(len(losses)), sample_size))
+    counts = np.array([np.bincount(rows, minlength=len(losses)) for rows in multisets])
+    log_weights = scipy.special.xlogy(counts, weights).sum(axis=1)
+    log_repeats = scipy.special.gammaln(counts + 1).sum(axis=1)
+    log_orders = scipy.special.gammaln(sample_size + 1) - log_repeats
+    return np.exp(log_orders + log_weights), counts @ losses / sample_size
+
+
+# --- the experiment: draw datasets, select, compare with the population ---
 
 
 @dataclass(frozen=True)
@@ -106,7 +174,7 @@ class Selection:
     test_risks: np.ndarray
     """its population risk, (M,)"""
     expected_gap: float
-    """the gap averaged over the posteriors instead of one draw from each: same mean, less noise"""
+    """the gap averaged over the posteriors instead of one draw from each; same mean, less noise"""
     algorithmic: AlgorithmicInformation
 
     @property
@@ -126,10 +194,12 @@ class Selection:
 
     @property
     def train_risk(self) -> float:
+        """mean empirical risk of the selected experts"""
         return float(self.train_risks.mean())
 
     @property
     def test_risk(self) -> float:
+        """mean population risk of the selected experts"""
         return float(self.test_risks.mean())
 
     @cached_property
@@ -149,24 +219,58 @@ class Selection:
 
     @property
     def gap_error(self) -> float:
-        """standard error of `gap`"""
-        return (
-            float(self.gaps.std(ddof=1) / np.sqrt(len(self.gaps))) if len(self.gaps) > 1 else np.inf
-        )
+        """standard error of `gap`; infinite for one run"""
+        if len(self.gaps) <= 1:
+            return np.inf
+        return float(self.gaps.std(ddof=1) / np.sqrt(len(self.gaps)))
 
 
-def draw_experts(gate: np.ndarray, rng: np.random.Generator | int) -> np.ndarray:
-    """One expert (N,) from each row of a gate or posterior (N, R)."""
-    uniform = np.random.default_rng(rng).random((len(gate), 1))
-    # the last column is left out: rounding may end a cumulative sum just below 1
-    return (gate.cumsum(axis=1)[:, :-1] < uniform).sum(axis=1)
+def simulate(
+    losses: ArrayLike,
+    alpha: float = 0.7,
+    sample_size: int = 256,
+    n_datasets: int = 300,
+    population: ArrayLike | None = None,
+    rng: np.random.Generator | int = 0,
+) -> Selection:
+    """P2's experiment: draw M datasets from losses (N, R), select by alpha-mixture, compare with
+    the population.
 
+    `population` is another loss table (N', R), a risk vector (R,), or None: then the pool itself is
+    the exact population, as the theorems assume. The same `rng` gives the same datasets at every
+    alpha. Raises ValueError for bad tables, alpha outside [0, 1], counts below 1, or a population
+    with other experts.
 
-def select(risks, posteriors, population_risks, rng: np.random.Generator | int) -> Selection:
-    """Draw one expert per dataset from posteriors (M, R) and compare its risks (M, R) with its
-    population risk (R,)."""
-    risks, population_risks = as_risks(risks), as_risks(population_risks, "population_risks")
+    >>> losses = np.random.default_rng(0).integers(0, 2, (500, 5))
+    >>> run = simulate(losses, alpha=1.0, sample_size=20, n_datasets=400)
+    >>> run.gap > 3 * run.gap_error, run.conditional_entropy  # the minimiser overfits
+    (True, 0.0)
+    """
+    losses = as_losses(losses)
+    as_number(alpha, "alpha", 0, 1)
+    population_risks = _population_risks(losses, population)
     rng = np.random.default_rng(rng)
+    risks = empirical_risks(losses, sample_size, n_datasets, rng)
+    return select(risks, alpha_mixture(risks, alpha), population_risks, rng)
+
+
+def select(
+    risks: ArrayLike,
+    posteriors: np.ndarray,
+    population_risks: ArrayLike,
+    rng: np.random.Generator | int,
+) -> Selection:
+    """Draw one expert per dataset from posteriors (M, R) and compare its risks (M, R) with its
+    population risk (R,).
+
+    Raises ValueError for risks that are not finite and rows that are no distributions.
+
+    >>> risks = np.array([[0.0, 0.4], [0.4, 0.0]])
+    >>> select(risks, alpha_mixture(risks, 1), [0.2, 0.2], rng=0).gap
+    0.2
+    """
+    risks = as_risks(risks)
+    population_risks = as_risks(population_risks, "population_risks")
     selected = draw_experts(posteriors, rng)
     return Selection(
         selected=selected,
@@ -177,50 +281,19 @@ def select(risks, posteriors, population_risks, rng: np.random.Generator | int) 
     )
 
 
-def simulate(
-    losses,
-    alpha: float = 0.7,
-    sample_size: int = 256,
-    n_datasets: int = 300,
-    population=None,
-    rng: np.random.Generator | int = 0,
-) -> Selection:
-    """P2's experiment: draw M datasets from losses (N, R), select by alpha-mixture, compare with
-    the population.
+def draw_experts(gate: np.ndarray, rng: np.random.Generator | int) -> np.ndarray:
+    """One expert (N,) from each row of a gate or posterior (N, R).
 
-    `population` is another loss table (N', R), a risk vector (R,), or None: then the pool itself is
-    the exact population, as the theorems assume. The same `rng` gives the same datasets at every
-    alpha. Raises ValueError for bad tables, alpha outside [0, 1], counts below 1, or a population
-    with other experts.
+    >>> draw_experts(np.eye(3), rng=0).tolist()
+    [0, 1, 2]
     """
-    losses = as_losses(losses)
-    as_number(alpha, "alpha", 0, 1)
-    population_risks = _population_risks(losses, population)
-    rng = np.random.default_rng(rng)
-    risks = empirical_risks(losses, sample_size, n_datasets, rng)
-    return select(risks, alpha_mixture(risks, alpha), population_risks, rng)
+    uniform = np.random.default_rng(rng).random((len(gate), 1))
+    # the last column is left out: rounding may end a cumulative sum just below 1
+    return (gate.cumsum(axis=1)[:, :-1] < uniform).sum(axis=1)
 
 
-def enumerate_datasets(losses, sample_size: int, weights=None):
-    """Every dataset of `sample_size` i.i.d. rows of losses (N, R): its probability (D,) and its
-    risks (D, R).
-
-    Order does not matter to a learner that sees averages, so datasets are multisets: D = C(N + m -
-    1, m).
-    """
-    losses = as_losses(losses).astype(float)
-    sample_size = as_count(sample_size, "sample_size")
-    weights = as_weights(weights, len(losses))
-    multisets = list(combinations_with_replacement(range(len(losses)), sample_size))
-    counts = np.array([np.bincount(s, minlength=len(losses)) for s in multisets])
-    log_weights = scipy.special.xlogy(counts, weights).sum(axis=1)
-    log_orders = scipy.special.gammaln(sample_size + 1) - scipy.special.gammaln(counts + 1).sum(
-        axis=1
-    )
-    return np.exp(log_orders + log_weights), counts @ losses / sample_size
-
-
-def _population_risks(losses: np.ndarray, population) -> np.ndarray:
+def _population_risks(losses: np.ndarray, population: ArrayLike | None) -> np.ndarray:
+    """Population risks (R,) from a table, risks, or the pool itself."""
     if population is None:
         return losses.mean(axis=0, dtype=float)
     if np.ndim(population) == 1:
@@ -229,6 +302,7 @@ def _population_risks(losses: np.ndarray, population) -> np.ndarray:
         risks = as_losses(population, "population").mean(axis=0, dtype=float)
     if len(risks) != losses.shape[1]:
         raise ValueError(
-            f"population has {len(risks)} experts, losses has {losses.shape[1]}; they must be the same bank"
+            f"population has {len(risks)} experts, losses has {losses.shape[1]}; they must be the "
+            "same bank"
         )
     return risks
