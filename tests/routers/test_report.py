@@ -24,12 +24,9 @@ from expertbank.routers import (
     routing_report,
     write_html,
 )
-from expertbank.routers.report import (
-    QUANTITIES,
-    LayerReport,
-    chow_liu_information,
-    total_correlation,
-)
+from expertbank.routers.coactivation import chow_liu_information, total_correlation
+from expertbank.routers.quantities import QUANTITIES
+from expertbank.routers.report import LayerReport
 from expertbank.routers.report_page import html_page
 
 
@@ -332,7 +329,7 @@ def test_the_tree_is_a_lower_bound_of_the_total_correlation_and_exact_for_a_tree
     statistics = counted(
         n_experts, k, chosen=distinct(rng, 40, n_experts, k, 2 * rng.normal(size=n_experts))
     )
-    exact, _ = total_correlation(statistics.layers[0], n_experts)
+    exact, _ = total_correlation(statistics.layers[0])
     tree = chow_liu_information(statistics.layers[0])
     assert -1e-12 <= tree <= exact + 1e-9
 

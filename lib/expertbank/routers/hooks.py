@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from expertbank.routers.statistics import RouterStatistics
+from expertbank.routers.statistics import Layer, RouterStatistics
 
 TRANSFORMERS = "5.23.0"  # the version whose modules the families below were checked against
+
+# --- what a router chose, read from the output of its module ---
 
 
 @dataclass(frozen=True)
@@ -26,62 +29,116 @@ class Choice:
     """What one router chose for n tokens of a batch, sequence by sequence: tensors or arrays, on
     any device.
 
-    chosen (n, k) integer experts, -1 where a slot is dropped; weights (n, k) >= 0 of any sum;
-    probabilities (n, E), rows that sum to 1, before the choice. Weights and probabilities may be
-    None.
+    >>> Choice(chosen=np.array([[0, 2], [1, -1]])).weights is None
+    True
     """
 
-    chosen: object
-    weights: object = None
-    probabilities: object = None
+    chosen: Any
+    """(n, k) integer experts, -1 where a slot is dropped"""
+    weights: Any = None
+    """(n, k) >= 0 of any sum, or None"""
+    probabilities: Any = None
+    """(n, E), rows that sum to 1, before the choice, or None"""
 
 
-def softmax_choice(module, arguments, output) -> Choice:
+# extract(module, arguments, output) of a forward hook
+Extractor = Callable[[Any, Any, Any], Choice]
+
+
+def softmax_choice(module: Any, arguments: Any, output: Any) -> Choice:
     """Of a router that returns (logits (n, E), weights (n, k), experts (n, k)); probabilities:
     softmax of the logits.
 
     The weights are the model's own: the chosen softmax entries, scaled to sum to 1 or not, or a
     softmax of the chosen logits. An extractor for `record_routing(..., routers={name:
-    softmax_choice})`.
+    softmax_choice})`. Raises ValueError for another output.
+
+    >>> import torch
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+    >>> weights, experts = logits.softmax(dim=-1).topk(2)
+    >>> choice = softmax_choice(None, (), (logits, weights, experts))
+    >>> choice.chosen.tolist(), choice.probabilities.shape
+    ([[0, 1]], torch.Size([1, 3]))
     """
     logits, weights, chosen = _three(module, output)
     return Choice(chosen, weights, logits.float().softmax(dim=-1))
 
 
-def sigmoid_choice(module, arguments, output) -> Choice:
+def sigmoid_choice(module: Any, arguments: Any, output: Any) -> Choice:
     """As `softmax_choice`, for scores that are sigmoids of the logits; probabilities: those scores
     over their sum.
 
     A bias that steers the choice (DeepSeek's e_score_correction_bias) is in the choice, not in the
     probabilities.
+
+    >>> import torch
+    >>> logits = torch.tensor([[0.0, 0.0]])
+    >>> weights, experts = logits.sigmoid().topk(1)
+    >>> sigmoid_choice(None, (), (logits, weights, experts)).probabilities.tolist()
+    [[0.5, 0.5]]
     """
     logits, weights, chosen = _three(module, output)
     scores = logits.float().sigmoid()
     return Choice(chosen, weights, scores / scores.sum(dim=-1, keepdim=True))
 
 
-def switch_choice(module, arguments, output) -> Choice:
+def switch_choice(module: Any, arguments: Any, output: Any) -> Choice:
     """Of Switch's router: (dispatch (B, L, E) of zeros and ones, probability (B, L, 1), logits (B,
     L, E)).
 
     A token beyond its expert's capacity has no one in its dispatch row: expert -1, weight 0.
+
+    >>> import torch
+    >>> dispatch = torch.tensor([[[0, 1], [0, 0]]])  # the second token found its expert full
+    >>> logits = torch.zeros(1, 2, 2)
+    >>> probability = torch.full((1, 2, 1), 0.5)
+    >>> switch_choice(None, (), (dispatch, probability, logits)).chosen.tolist()
+    [[1], [-1]]
     """
     dispatch, probability, logits = _three(module, output)
-    served = dispatch.sum(dim=-1, keepdim=True) > 0
-    chosen = dispatch.argmax(dim=-1, keepdim=True).masked_fill(~served, -1)
-    weights = probability.masked_fill(~served, 0)
-    return Choice(*(_flat(array) for array in (chosen, weights, logits.float().softmax(dim=-1))))
+    is_served = dispatch.sum(dim=-1, keepdim=True) > 0
+    chosen = dispatch.argmax(dim=-1, keepdim=True).masked_fill(~is_served, -1)
+    weights = probability.masked_fill(~is_served, 0)
+    probabilities = logits.float().softmax(dim=-1)
+    return Choice(
+        _one_row_a_token(chosen), _one_row_a_token(weights), _one_row_a_token(probabilities)
+    )
+
+
+def _three(module: Any, output: Any) -> tuple[Any, Any, Any]:
+    """The three tensors that a router of transformers 5 returns."""
+    if isinstance(output, tuple) and len(output) == 3:
+        return output
+    shown = f"{len(output)} values" if isinstance(output, tuple) else f"a {type(output).__name__}"
+    raise ValueError(
+        f"{type(module).__name__} returned {shown}, not three: its layout is not that of "
+        f"transformers {TRANSFORMERS}; pass routers={{name: extract}} with an extractor for it"
+    )
+
+
+def _one_row_a_token(tensor: Any) -> Any:
+    """(B * L, ...) for (B, L, ...)."""
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+# --- the models that are known ---
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: the class of its router modules, how to read their output, what their
-    probabilities are."""
+    """A kind of model whose routers are known.
+
+    >>> [family.router for family in MODEL_FAMILIES if family.name == "Mixtral"]
+    ['MixtralTopKRouter']
+    """
 
     name: str
     router: str
-    choice: Callable
+    """class of its router modules"""
+    choice: Extractor
+    """how to read their output"""
     probabilities: str = "softmax of the logits"
+    """what the probabilities of a `Choice` are"""
 
 
 MODEL_FAMILIES = (
@@ -101,11 +158,14 @@ MODEL_FAMILIES = (
 )
 
 
+# --- recording ---
+
+
 def record_routing(
-    model,
+    model: Any,
     statistics: RouterStatistics | None = None,
     *,
-    routers: Mapping[str, Callable] | None = None,
+    routers: Mapping[str, Extractor] | None = None,
     n_domains: int = 0,
     n_positions: int = 0,
     n_tokens: int = 0,
@@ -122,12 +182,35 @@ def record_routing(
     the size of the vocabulary). `routers` maps names of modules to extractors `extract(module,
     arguments, output) -> Choice`, for routers that are not in `MODEL_FAMILIES`. Raises ValueError
     where no router is found.
+
+    A model of one's own, whose gate looks up the logits of four experts:
+
+    >>> import torch
+    >>> class Toy(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.gate = torch.nn.Embedding(10, 4)
+    ...     def forward(self, input_ids):
+    ...         return self.gate(input_ids)
+    >>> def extract(module, arguments, logits):
+    ...     return Choice(logits.flatten(0, 1).topk(2).indices)
+    >>> statistics = RouterStatistics(n_experts=4, n_chosen=2)
+    >>> with record_routing(Toy(), statistics, routers={"gate": extract}) as recorder:
+    ...     logits = recorder(input_ids=[[1, 2, 3]])
+    >>> int(statistics.layers["gate"].slots.sum())
+    6
     """
-    found = _find_routers(model, routers or {})
+    found = _find_routers(model, {} if routers is None else routers)
     if statistics is None:
-        sizes = {"n_domains": n_domains, "n_positions": n_positions, "n_tokens": n_tokens}
+        n_experts, n_chosen = _experts_of(model, list(found))
         statistics = RouterStatistics(
-            *_experts_of(model, found), **sizes, relabellings=relabellings, seed=seed
+            n_experts,
+            n_chosen,
+            n_domains=n_domains,
+            n_positions=n_positions,
+            n_tokens=n_tokens,
+            relabellings=relabellings,
+            seed=seed,
         )
     return RoutingRecorder(model, statistics, found)
 
@@ -138,17 +221,23 @@ class RoutingRecorder:
 
     On leaving, also by an exception, the hooks are gone and every module is back in the mode that
     it was in.
-
-    `statistics` holds what has been recorded; `layers` maps the names of router modules to the
-    names of layers in it: the number in the module's path where it tells the layers apart, else the
-    path.
     """
 
-    def __init__(self, model, statistics: RouterStatistics, routers: Mapping[str, Callable]):
-        self.model, self.statistics = model, statistics
+    statistics: RouterStatistics
+    """what has been recorded"""
+    layers: dict[str, Layer]
+    """names of layers in it, by the names of router modules: the number in the module's path where
+    it tells the layers apart, else the path"""
+
+    def __init__(self, model: Any, statistics: RouterStatistics, routers: Mapping[str, Extractor]):
+        self.model = model
+        self.statistics = statistics
         self.layers = _layer_names(list(routers))
-        self._routers, self._handles, self._modes = routers, [], {}
-        self._seen: list | None = None
+        self._routers = routers
+        self._handles: list[Any] = []
+        self._modes: dict[Any, bool] = {}
+        # choices of the running call by the name of their router; None outside of a call
+        self._seen: list[tuple[str, Choice]] | None = None
         self._n_sequences = 0
 
     def __enter__(self) -> RoutingRecorder:
@@ -161,36 +250,38 @@ class RoutingRecorder:
             self._handles.append(module.register_forward_hook(self._hook(name, extract)))
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         for module, training in self._modes.items():
             module.training = training
-        self._handles, self._modes = [], {}
+        self._handles = []
+        self._modes = {}
 
-    def __call__(self, *, domain=None, sequence=None, **inputs):
+    def __call__(self, *, domain: Any = None, sequence: Any = None, **inputs: Any) -> Any:
         """Run the model on one batch without gradients, add its routing to `statistics`, return the
         model's output.
 
         inputs   what the model takes: `input_ids` (B, L), and `attention_mask` (B, L) where there
-        is padding;
-                 `decoder_input_ids` and `decoder_attention_mask` for a model with a decoder of its
-                 own
-        domain   one integer, one a sequence (B,), or one a token (B, L) sequence the like; by
-        default each row of each batch is a sequence of its own, numbered through
+                 is padding; `decoder_input_ids` and `decoder_attention_mask` for a model with a
+                 decoder of its own
+        domain   one integer, one a sequence (B,), or one a token (B, L)
+        sequence the like; by default each row of each batch is a sequence of its own, numbered
+                 through
 
         Positions count the tokens of a row that are not padding, or are `position_ids` where they
         are given. Nothing is added when the model fails. Calls of the model past the recorder are
-        not recorded.
+        not recorded. Raises ValueError outside of `with`, and for labels of another shape.
         """
         import torch
 
         if not self._handles:
             raise ValueError(
-                "the recorder is not in use; call it inside `with record_routing(model) as recorder:`"
+                "the recorder is not in use; call it inside `with record_routing(model) as "
+                "recorder:`"
             )
         device = next(self.model.parameters()).device
-        inputs = {name: _on(device, value) for name, value in inputs.items()}
+        inputs = {name: _as_tensor(value, device) for name, value in inputs.items()}
         sides = {self._side(name) for name in self._routers} | {""}
         labels = {side: self._labels(inputs, side, domain, sequence) for side in sides}
         self._seen = []
@@ -198,7 +289,7 @@ class RoutingRecorder:
             with torch.no_grad():
                 output = self.model(**inputs)
             updates = [
-                (name, _arrays(name, choice, labels[self._side(name)]))
+                (name, _as_update(name, choice, labels[self._side(name)]))
                 for name, choice in self._seen
             ]
         finally:
@@ -209,121 +300,136 @@ class RoutingRecorder:
             )
         for name, arrays in updates:
             self.statistics.update(self.layers[name], **arrays)
-        self._n_sequences += _grid(inputs, "")[0]
+        self._n_sequences += _batch_shape(inputs, "")[0]
         return output
 
-    def _hook(self, name: str, extract: Callable) -> Callable:
-        def hook(module, arguments, output):
-            if self._seen is not None:
-                choice = extract(module, arguments, output)
-                if not isinstance(choice, Choice):
-                    raise ValueError(
-                        f"the extractor of {name} returned {type(choice).__name__}; allowed is a Choice"
-                    )
-                values = (choice.chosen, choice.weights, choice.probabilities)
-                self._seen.append((name, Choice(*(_to_numpy(value) for value in values))))
+    def _hook(self, name: str, extract: Extractor) -> Callable[[Any, Any, Any], None]:
+        """A forward hook that keeps what the router at `name` chose, as arrays."""
+
+        def hook(module: Any, arguments: Any, output: Any) -> None:
+            if self._seen is None:
+                return
+            choice = extract(module, arguments, output)
+            if not isinstance(choice, Choice):
+                raise ValueError(
+                    f"the extractor of {name} returned {type(choice).__name__}; allowed is a Choice"
+                )
+            chosen = _to_numpy(choice.chosen)
+            weights = _to_numpy(choice.weights)
+            probabilities = _to_numpy(choice.probabilities)
+            self._seen.append((name, Choice(chosen, weights, probabilities)))
 
         return hook
 
     def _side(self, name: str) -> str:
         """Prefix of the inputs that the router at `name` sees: the decoder of an encoder-decoder
         has its own."""
-        two = getattr(getattr(self.model, "config", None), "is_encoder_decoder", False)
-        return "decoder_" if two and "decoder" in name.split(".") else ""
+        config = getattr(self.model, "config", None)
+        has_two_sides = getattr(config, "is_encoder_decoder", False)
+        return "decoder_" if has_two_sides and "decoder" in name.split(".") else ""
 
-    def _labels(self, inputs: Mapping, side: str, domain, sequence) -> dict:
+    def _labels(
+        self, inputs: Mapping[str, Any], side: str, domain: Any, sequence: Any
+    ) -> dict[str, np.ndarray]:
         """What is known of each token of a batch, one array (B * L,) a label."""
-        rows, length = grid = _grid(inputs, side)
-        mask = _mask(inputs, side, grid)
-        own = np.arange(self._n_sequences, self._n_sequences + rows)
-        labels = {"sequence": _spread(own if sequence is None else sequence, "sequence", grid)}
+        batch_shape = _batch_shape(inputs, side)
+        rows, length = batch_shape
+        mask = _mask(inputs, side, batch_shape)
+        if sequence is None:
+            sequence = np.arange(self._n_sequences, self._n_sequences + rows)
+        labels = {
+            "sequence": _one_a_token(sequence, "sequence", batch_shape),
+            "mask": mask[:, -length:].ravel(),
+        }
         if domain is not None:
-            labels["domain"] = _spread(domain, "domain", grid)
+            labels["domain"] = _one_a_token(domain, "domain", batch_shape)
         if self.statistics.n_positions:
-            given = inputs.get("position_ids") if not side else None
-            counted = np.maximum(mask.cumsum(axis=1) - 1, 0)
-            labels["position"] = _spread(
-                counted[:, -length:] if given is None else given, "position_ids", grid
-            )
+            position = None if side else inputs.get("position_ids")
+            if position is None:
+                counted = np.maximum(mask.cumsum(axis=1) - 1, 0)
+                position = counted[:, -length:]
+            labels["position"] = _one_a_token(position, "position_ids", batch_shape)
         if self.statistics.n_tokens:
-            if inputs.get(f"{side}input_ids") is None:
+            name = f"{side}input_ids"
+            if inputs.get(name) is None:
                 raise ValueError(
-                    f"statistics of tokens (n_tokens) need {side}input_ids, not {side}inputs_embeds"
+                    f"statistics of tokens (n_tokens) need {name}, not {side}inputs_embeds"
                 )
-            labels["token"] = _spread(inputs[f"{side}input_ids"], f"{side}input_ids", grid)
-        return {**labels, "mask": mask[:, -length:].ravel()}
+            labels["token"] = _one_a_token(inputs[name], name, batch_shape)
+        return labels
 
 
-def _find_routers(model, own: Mapping[str, Callable]) -> dict[str, Callable]:
+# --- finding the routers of a model ---
+
+
+def _find_routers(model: Any, own: Mapping[str, Extractor]) -> dict[str, Extractor]:
     """Extractor of each router module by the module's name, in the model's order."""
     if not hasattr(model, "named_modules"):
         raise ValueError(
             f"model is a {type(model).__name__}; allowed is a torch module of transformers"
         )
-    names = dict(model.named_modules())
-    if unknown := sorted(set(own) - set(names)):
+    modules = dict(model.named_modules())
+    unknown = sorted(set(own) - set(modules))
+    if unknown:
         raise ValueError(
-            f"routers names {unknown}, which the model has not; it has, for one, {list(names)[-1]!r}"
+            f"routers names {unknown}, which the model has not; it has, for one, "
+            f"{list(modules)[-1]!r}"
         )
     known = {family.router: family.choice for family in MODEL_FAMILIES}
-    found = {
-        name: known[type(module).__name__]
-        for name, module in names.items()
-        if type(module).__name__ in known
-    }
-    found = {name: own.get(name, found.get(name)) for name in names if name in own or name in found}
+    found = {}
+    for name, module in modules.items():
+        kind = type(module).__name__
+        if name in own:
+            found[name] = own[name]
+        elif kind in known:
+            found[name] = known[kind]
     if not found:
-        near = [
-            name for name in names if name.split(".")[-1] in ("gate", "router", "block_sparse_moe")
-        ]
-        raise ValueError(
-            f"no known router in {type(model).__name__}. Known are those of "
-            f"{', '.join(family.name for family in MODEL_FAMILIES)}, as transformers {TRANSFORMERS} builds them"
-            + (f"; modules here that may be routers: {near[:3]}" if near else "")
-            + ". For another model pass routers={'path.of.router': extract}, or give arrays of your own to "
-            "RouterStatistics.update(layer, chosen=..., weights=..., probabilities=...)"
-        )
+        raise ValueError(_no_router_found(model, list(modules)))
     return found
 
 
-def _experts_of(model, names) -> tuple[int, int]:
+def _no_router_found(model: Any, names: list[str]) -> str:
+    usual = ("gate", "router", "block_sparse_moe")
+    near = [name for name in names if name.split(".")[-1] in usual]
+    hint = f"; modules here that may be routers: {near[:3]}" if near else ""
+    families = ", ".join(family.name for family in MODEL_FAMILIES)
+    return (
+        f"no known router in {type(model).__name__}. Known are those of {families}, as "
+        f"transformers {TRANSFORMERS} builds them{hint}. For another model pass "
+        "routers={'path.of.router': extract}, or give arrays of your own to "
+        "RouterStatistics.update(layer, chosen=..., weights=..., probabilities=...)"
+    )
+
+
+def _experts_of(model: Any, names: list[str]) -> tuple[int, int]:
     """Numbers of experts and of chosen ones, (E, k), as the router modules say."""
     modules = [model.get_submodule(name) for name in names]
-    sizes = {
+    sizes: set[tuple[Any, Any]] = {
         (getattr(module, "num_experts", None), getattr(module, "top_k", 1)) for module in modules
     }
     if len(sizes) > 1 or any(n_experts is None for n_experts, _ in sizes):
         raise ValueError(
-            f"routers say that they have (experts, chosen) = {sorted(sizes, key=str)}; where they do not all say the "
-            "same, pass statistics=RouterStatistics(n_experts, n_chosen)"
+            f"routers say that they have (experts, chosen) = {sorted(sizes, key=str)}; where they "
+            "do not all say the same, pass statistics=RouterStatistics(n_experts, n_chosen)"
         )
     return sizes.pop()
 
 
-def _layer_names(names: list[str]) -> dict[str, int | str]:
+def _layer_names(names: list[str]) -> dict[str, Layer]:
     """The number in each path where paths differ in that alone, else the paths themselves."""
     parts = [name.split(".") for name in names]
     numbers = [[int(part) for part in path if part.isdigit()] for path in parts]
     shapes = {tuple("*" if part.isdigit() else part for part in path) for path in parts}
-    if len(shapes) == 1 and len({path[0] for path in numbers if path}) == len(names):
+    first_numbers = {path[0] for path in numbers if path}
+    if len(shapes) == 1 and len(first_numbers) == len(names):
         return {name: path[0] for name, path in zip(names, numbers)}
     return {name: name for name in names}
 
 
-def _three(module, output) -> tuple:
-    """The three tensors that a router of transformers 5 returns."""
-    if not isinstance(output, tuple) or len(output) != 3:
-        shown = (
-            f"{len(output)} values" if isinstance(output, tuple) else f"a {type(output).__name__}"
-        )
-        raise ValueError(
-            f"{type(module).__name__} returned {shown}, not three: its layout is not that of transformers "
-            f"{TRANSFORMERS}; pass routers={{name: extract}} with an extractor for it"
-        )
-    return output
+# --- the labels of a batch, and arrays from tensors ---
 
 
-def _on(device, value):
+def _as_tensor(value: Any, device: Any) -> Any:
     """Lists and arrays as tensors, tensors moved to the device, anything else as it is."""
     import torch
 
@@ -332,66 +438,73 @@ def _on(device, value):
     return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
-def _flat(tensor):
-    return tensor.reshape(-1, tensor.shape[-1])
-
-
-def _to_numpy(value) -> np.ndarray | None:
+def _to_numpy(value: Any) -> Any:
+    """A tensor as an array; arrays and None as they are."""
     if value is None or isinstance(value, np.ndarray):
         return value
-    value = value.detach()  # numpy knows no bfloat16
-    return (value.float() if value.is_floating_point() else value).cpu().numpy()
+    value = value.detach()
+    if value.is_floating_point():
+        value = value.float()  # numpy knows no bfloat16
+    return value.cpu().numpy()
 
 
-def _grid(inputs: Mapping, side: str) -> tuple[int, int]:
-    """(B, L) of the tokens of one side of the model."""
+def _batch_shape(inputs: Mapping[str, Any], side: str) -> tuple[int, int]:
+    """(B, L), rows and length, of the tokens of one side of the model."""
     for name in ("input_ids", "inputs_embeds"):
-        if inputs.get(side + name) is not None:
-            return tuple(inputs[side + name].shape[:2])
+        tokens = inputs.get(side + name)
+        if tokens is not None:
+            rows, length = tokens.shape[:2]
+            return rows, length
     raise ValueError(
         f"neither {side}input_ids nor {side}inputs_embeds is among the inputs {sorted(inputs)}"
     )
 
 
-def _mask(inputs: Mapping, side: str, grid: tuple[int, int]) -> np.ndarray:
-    """True where a token counts; longer than the grid where the model keeps earlier tokens in a
+def _mask(inputs: Mapping[str, Any], side: str, batch_shape: tuple[int, int]) -> np.ndarray:
+    """True where a token counts; longer than the batch where the model keeps earlier tokens in a
     cache."""
     mask = inputs.get(f"{side}attention_mask")
     if mask is None:
-        return np.ones(grid, bool)
+        return np.ones(batch_shape, bool)
     mask = _to_numpy(mask) > 0
-    if mask.ndim != 2 or mask.shape[0] != grid[0] or mask.shape[1] < grid[1]:
+    rows, length = batch_shape
+    if mask.ndim != 2 or mask.shape[0] != rows or mask.shape[1] < length:
         raise ValueError(
-            f"{side}attention_mask has shape {mask.shape}; allowed is {grid}, 0 where there is padding"
+            f"{side}attention_mask has shape {mask.shape}; allowed is {batch_shape}, 0 where there "
+            "is padding"
         )
     return mask
 
 
-def _spread(labels, name: str, grid: tuple[int, int]) -> np.ndarray:
+def _one_a_token(labels: Any, name: str, batch_shape: tuple[int, int]) -> np.ndarray:
     """One integer a token (B * L,), from one in all, one a sequence (B,) or one a token (B, L)."""
-    labels = np.asarray(_to_numpy(labels) if hasattr(labels, "detach") else labels)
+    if hasattr(labels, "detach"):
+        labels = _to_numpy(labels)
+    labels = np.asarray(labels)
+    rows, length = batch_shape
     if labels.dtype.kind not in "iu":
         raise ValueError(f"{name} has dtype {labels.dtype}; allowed are integers")
-    if labels.shape == grid[:1]:
+    if labels.shape == (rows,):
         labels = labels[:, None]
-    elif labels.shape not in ((), grid, (1, grid[1])):
+    elif labels.shape not in ((), batch_shape, (1, length)):
         raise ValueError(
-            f"{name} has shape {labels.shape}; allowed is ({grid[0]},), one a sequence, or {grid}"
+            f"{name} has shape {labels.shape}; allowed is ({rows},), one a sequence, or "
+            f"{batch_shape}"
         )
-    return np.broadcast_to(labels, grid).ravel()
+    return np.broadcast_to(labels, batch_shape).ravel()
 
 
-def _arrays(name: str, choice: Choice, labels: dict) -> dict:
+def _as_update(name: str, choice: Choice, labels: dict[str, np.ndarray]) -> dict[str, Any]:
     """Keywords of `RouterStatistics.update` for one call of a router."""
     n_tokens = len(labels["mask"])
     if len(choice.chosen) != n_tokens:
         raise ValueError(
-            f"{name} saw {len(choice.chosen)} tokens in one call, the batch has {n_tokens} with padding; "
-            "models that route in chunks need smaller batches or an extractor of their own"
+            f"{name} saw {len(choice.chosen)} tokens in one call, the batch has {n_tokens} with "
+            "padding; models that route in chunks need smaller batches or an extractor of their own"
         )
-    found = {
+    return {
         "chosen": choice.chosen,
         "weights": choice.weights,
         "probabilities": choice.probabilities,
+        **labels,
     }
-    return {**found, **labels}

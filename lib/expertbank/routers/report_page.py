@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from expertbank._files import write_atomically
-from expertbank.routers.report import QUANTITIES, RoutingReport, shown
+from expertbank.routers.quantities import QUANTITIES
+from expertbank.routers.report import RoutingReport, shown
 
 # of Okabe & Ito's colours those that stand out on white and on black; INK becomes the colour of the
 # page's text
