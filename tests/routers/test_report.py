@@ -40,6 +40,12 @@ def counted(n_experts, k, sizes=None, layer=0, **arrays):
     return statistics
 
 
+def loaded(n_experts, k, load):
+    statistics = RouterStatistics(n_experts, k)
+    statistics.add_load(0, load)
+    return statistics
+
+
 def report_of(*arguments, **arrays):
     (layer,) = routing_report(counted(*arguments, **arrays)).layers
     return layer
@@ -562,8 +568,17 @@ def test_the_page_stands_alone_and_says_everything(layers):
         counted(4, 2, chosen=[[0, 1]], mask=[False]),
         counted(300, 8, chosen=distinct(np.random.default_rng(0), 20, 300, 8)),
         counted(1, 1, chosen=[[0]] * 3, probabilities=np.ones((3, 1))),
+        loaded(4, 2, [4, 2, 2, 0]),
     ],
-    ids=["top-1", "all dropped", "softmax alone", "all masked", "mostly dead", "one expert"],
+    ids=[
+        "top-1",
+        "all dropped",
+        "softmax alone",
+        "all masked",
+        "mostly dead",
+        "one expert",
+        "loads alone",
+    ],
 )
 def test_poor_data_still_makes_a_report(statistics, tmp_path):
     report = routing_report(statistics)

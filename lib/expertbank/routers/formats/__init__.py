@@ -49,8 +49,8 @@ FORMATS = discover_formats()
 def describe_formats(width: int = 100) -> str:
     """What is in a file of each format, as indented lines of at most `width` characters.
 
-    >>> print(describe_formats().splitlines()[-2])
-      vllm        integer arrays [tokens, layers, k], one a request: vLLM's routed_experts; the number
+    >>> print(describe_formats(width=80).splitlines()[-2])
+      vllm        integer arrays [tokens, layers, k], one a request: vLLM's
     """
     column = max(len(name) for name in FORMATS)
     entries = []
