@@ -203,5 +203,6 @@ def test_training_never_overwrites_a_bank(capsys):
     ],
 )
 def test_training_refuses_what_makes_no_sense(capsys, arguments, message):
+    pytest.importorskip("torch")
     assert main(["train", *arguments]) == 2
     assert message in capsys.readouterr().err

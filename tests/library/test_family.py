@@ -4,7 +4,6 @@ on a cluster."""
 import shutil
 from dataclasses import asdict
 
-import joblib
 import numpy as np
 import pytest
 
@@ -146,6 +145,7 @@ def test_a_killed_run_goes_on_and_whole_banks_are_left_alone(
 
 def test_a_dask_cluster_gives_the_same_bytes(experts, tiny, tmp_path):
     try:
+        import joblib
         from distributed import Client, LocalCluster
     except ImportError as error:
         skip_or_fail(f"this needs `pip install 'expertbank[test]'`: {error}")

@@ -226,8 +226,7 @@ def by_slsqp(losses, lam, w):
 
 
 def by_clarabel(losses, lam, w):
-    import cvxpy
-
+    cvxpy = pytest.importorskip("cvxpy", reason="another optimiser: the extra test")
     kernel = np.exp(-(losses - losses.min(axis=1, keepdims=True)) / lam)
     x = cvxpy.Variable(losses.shape[1], nonneg=True)
     problem = cvxpy.Problem(cvxpy.Maximize(w @ cvxpy.log(kernel @ x)), [cvxpy.sum(x) == 1])
