@@ -144,6 +144,7 @@ def test_npz_with_wrong_experts(tmp_path, routing, change, message):
         ("domain", np.zeros(3, int), r"domain has shape \(3,\); allowed is \(40,\)"),
         ("domain", np.zeros(N), "domain has dtype float64; allowed are integers"),
         ("mask", np.zeros(N), "mask has dtype float64; allowed are booleans"),
+        ("mask", np.zeros(3, bool), r"mask has shape \(3,\); allowed is \(40,\)"),
         ("chosens", np.zeros(N), r"has keys \['chosens'\]; allowed are chosen, weights"),
         ("layer", np.arange(2), "numbers of layers are"),
         ("token", np.full(N, 9), "token holds 9; allowed are 0 to 8"),

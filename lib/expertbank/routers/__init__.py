@@ -1,5 +1,15 @@
 """Any mixture of experts, seen through its router: counts that stream and merge, and a report on
-each layer."""
+each layer.
+
+`record_routing` runs a model and `statistics_of` reads files; both count into `RouterStatistics`,
+of which `routing_report` makes the report. Arrays of one's own are counted by `update`:
+
+>>> statistics = RouterStatistics(n_experts=4, n_chosen=2)
+>>> statistics.update(0, chosen=[[0, 1], [0, 2], [1, 0], [0, 1]])
+>>> layer = routing_report(statistics).layers[0]
+>>> layer.dead_experts, layer.max_violation
+((3,), 1.0)
+"""
 
 from expertbank.routers.agreement import Agreement, compare_routing
 from expertbank.routers.formats import read_routing, statistics_of
