@@ -38,7 +38,8 @@ test: $(TEST)  ## everything: the checks, the book, all tests with coverage, cha
 	ruff format --check .
 	basedpyright --level error
 	$(MAKE) book
-	python -m pytest --numprocesses auto --dist loadfile
+	python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=
+	python tests/wings.py
 	python -m pytest --numprocesses auto --dist loadfile --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
 
 chapter: $(TEST)  ## execute one chapter and compare it with its reference: make chapter NAME=bsc
