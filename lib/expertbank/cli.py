@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"expertbank {command}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        extra = {"curve": "dask", "routes": "routers"}.get(options.command, "train")
+        extras = {"curve": "dask", "report": "book", "routes": "routers"}
+        extra = extras.get(options.command, "train")
         print(
             f"expertbank {command}: {error}; pip install 'expertbank[{extra}]' brings it",
             file=sys.stderr,

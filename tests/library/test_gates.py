@@ -27,7 +27,7 @@ from expertbank.gates import (
     minibatch_rate,
     route_by_estimate,
 )
-from expertbank.shipped.gates import DECISIONS, LAMS, N_SEEDS, ORACLE, load_gates, save_gates
+from expertbank.shipped.gates import DECISIONS, GATE_SEEDS, LAMS, ORACLE, load_gates, save_gates
 
 RNG = np.random.default_rng(5)
 GATE = RNG.dirichlet(np.full(6, 0.5), size=400)
@@ -277,13 +277,13 @@ def test_distance_adds_up():
 
 def test_the_sweep_is_whole(sweep, bank):
     families = ("linear", "cnn", "prototype")
-    assert len(LAMS[bank.name]) >= 10 and N_SEEDS >= 3
+    assert len(LAMS[bank.name]) >= 10 and GATE_SEEDS >= 3
     for split in ("train", "test"):
         for decision in DECISIONS:
             for family in families:
                 rows = sweep.rows(bank=bank.name, family=family, split=split, decision=decision)
-                assert {(row["lam"], row["seed"]) for row in rows} == {
-                    (lam, seed) for lam in LAMS[bank.name] for seed in range(N_SEEDS)
+                assert set(zip(rows["lam"], rows["seed"])) == {
+                    (lam, seed) for lam in LAMS[bank.name] for seed in range(GATE_SEEDS)
                 }
             assert len(
                 sweep.rows(bank=bank.name, family=ORACLE, split=split, decision=decision)
@@ -314,7 +314,7 @@ def test_rows_follow_from_the_shipped_arrays(sweep, bank):
         )
         assert entropy(loads[i] / loads[i].sum()) == pytest.approx(hard["rate"][i], abs=1e-5)
     example = judge_gate(sweep.example(bank.name), losses)
-    row = soft[(soft["family"] == "cnn") & (soft["seed"] == 0)][4]
+    row = soft[(soft["family"] == "cnn") & (soft["seed"] == 0)].iloc[4]
     assert example.rate == pytest.approx(row["rate"], abs=2e-3) and example.loss == pytest.approx(
         row["loss"], abs=1e-3
     )
@@ -382,15 +382,15 @@ def test_a_damaged_sweep_is_refused(copied):
 
 
 def test_saving_what_was_loaded_gives_the_same_sweep(copied, tmp_path, sweep):
-    rows = [dict(zip(sweep.table.dtype.names, row.tolist(), strict=True)) for row in sweep.table]
     save_gates(
         tmp_path / "again",
-        rows,
+        sweep.table.to_dict("records"),
         sweep._arrays,
         {k: v for k, v in sweep.manifest.items() if k != "files"},
     )
     again = load_gates(tmp_path / "again")
-    np.testing.assert_array_equal(again.table, sweep.table)
+    assert again.table.equals(sweep.table)
+    assert (tmp_path / "again" / "gates.csv").read_bytes() == (copied / "gates.csv").read_bytes()
     assert (
         json.loads((tmp_path / "again" / "manifest.json").read_text())["banks"]
         == sweep.manifest["banks"]

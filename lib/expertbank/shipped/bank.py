@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from expertbank._files import write_atomically
-from expertbank.shipped.manifest import REPOSITORY, check_file, check_free, read_manifest, seal
+from expertbank.shipped.manifest import check_file, check_free, data_folder, read_manifest, seal
 
 SPLITS = ("train", "test")
 
@@ -62,9 +62,13 @@ class ExpertBank:
 def load_bank(
     name: str | os.PathLike = "mnist", root: str | os.PathLike | None = None
 ) -> ExpertBank:
-    """Load a bank by name from `root` (default: the repository's `data/banks`), checking its hash.
+    """Load a bank by name from `root` (default: the shipped banks), checking its hash.
 
     Raises FileNotFoundError for an unknown bank or a missing file, ValueError for a damaged one.
+
+    >>> bank = load_bank("mnist")
+    >>> bank.losses("train").shape, round(float(bank.accuracies("test").mean()), 4)
+    ((60000, 25), 0.9057)
     """
     folder = bank_folder(name, root)
     manifest = read_manifest(folder)
@@ -86,23 +90,40 @@ def load_family(kind: str = "replicate", root: str | os.PathLike | None = None) 
 
     Twenty replicates repeat the default recipe with other seeds; three grid banks hold 50 experts
     each, trained on 5,000, 10,000 and 20,000 images. Raises FileNotFoundError where there is none.
+
+    >>> [(bank.name, bank.n_experts) for bank in load_family("grid")]
+    [('grid-05000', 50), ('grid-10000', 50), ('grid-20000', 50)]
     """
-    family = (Path(root) if root is not None else REPOSITORY / "data" / "banks") / "family"
+    family = _banks_folder(root) / "family"
     names = sorted(path.parent.name for path in family.glob(f"{kind}-*/manifest.json"))
     if not names:
         known = sorted({path.parent.name.split("-")[0] for path in family.glob("*/manifest.json")})
-        raise FileNotFoundError(f"no bank of kind {kind!r} in {family}; allowed are {known}")
+        raise FileNotFoundError(
+            f"no bank of kind {kind!r} in {family}; allowed are {known}{_where_to_get(root)}"
+        )
     return [load_bank(name, family) for name in names]
 
 
 def save_bank(
-    folder, labels: dict, predictions: dict, manifest: dict, extra_files: tuple = ()
+    folder: str | os.PathLike,
+    labels: dict,
+    predictions: dict,
+    manifest: dict,
+    extra_files: tuple[str, ...] = (),
 ) -> None:
     """Write `predictions.npz` and, last, `manifest.json` that seals it, each atomically.
 
     `labels[split]` is (N,), `predictions[split]` (N, R); `extra_files` are names already in
     `folder` that the manifest should seal too. An existing bank is never overwritten:
     FileExistsError.
+
+    >>> import tempfile
+    >>> labels = {"train": [3, 5], "test": [7]}
+    >>> predictions = {"train": [[3, 4], [5, 6]], "test": [[7, 1]]}
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     save_bank(f"{root}/two-experts", labels, predictions, {"title": "two experts"})
+    ...     load_bank("two-experts", root).losses("train").tolist()
+    [[0, 1], [0, 1]]
     """
     folder = Path(folder)
     check_free(folder, "a bank")
@@ -120,14 +141,29 @@ def save_bank(
     seal(folder, manifest, ("predictions.npz", *extra_files))
 
 
-def bank_folder(name, root=None) -> Path:
-    """Where bank `name` lives; FileNotFoundError lists the banks that exist."""
-    root = Path(root) if root is not None else REPOSITORY / "data" / "banks"
-    folder = root / name
+def bank_folder(name: str | os.PathLike, root: str | os.PathLike | None = None) -> Path:
+    """Where bank `name` lives; FileNotFoundError lists the banks that exist.
+
+    >>> bank_folder("mnist").name
+    'mnist'
+    """
+    banks = _banks_folder(root)
+    folder = banks / name
     if not (folder / "manifest.json").is_file():
-        known = sorted(path.parent.name for path in root.glob("*/manifest.json"))
-        raise FileNotFoundError(f"no bank named {str(name)!r} in {root}; allowed are {known}")
+        known = sorted(path.parent.name for path in banks.glob("*/manifest.json"))
+        raise FileNotFoundError(
+            f"no bank named {str(name)!r} in {banks}; allowed are {known}{_where_to_get(root)}"
+        )
     return folder
+
+
+def _banks_folder(root: str | os.PathLike | None) -> Path:
+    return data_folder() / "banks" if root is None else Path(root)
+
+
+def _where_to_get(root: str | os.PathLike | None) -> str:
+    """The end of a sentence on a bank that is not there."""
+    return "; the shipped ones are in data/banks of the repository" if root is None else ""
 
 
 def _known_split(split: str) -> str:
@@ -138,20 +174,22 @@ def _known_split(split: str) -> str:
 
 def _check_arrays(path: Path, arrays: dict) -> None:
     for split in SPLITS:
-        labels, predictions = arrays.get(f"{split}_labels"), arrays.get(f"{split}_predictions")
+        labels = arrays.get(f"{split}_labels")
+        predictions = arrays.get(f"{split}_predictions")
         if labels is None or predictions is None:
             raise ValueError(
                 f"{path} holds {sorted(arrays)}; labels and predictions of {SPLITS} are needed"
             )
         if predictions.ndim != 2 or labels.shape != predictions.shape[:1]:
             raise ValueError(
-                f"{path}: {split} predictions have shape {predictions.shape}, labels {labels.shape}; "
-                "allowed is (N, R) with (N,)"
+                f"{path}: {split} predictions have shape {predictions.shape}, "
+                f"labels {labels.shape}; allowed is (N, R) with (N,)"
             )
         if 0 in predictions.shape or predictions.dtype != np.uint8 or labels.dtype != np.uint8:
             raise ValueError(
-                f"{path}: {split} predictions are {predictions.dtype} of shape {predictions.shape}, labels "
-                f"{labels.dtype}; allowed is uint8 with at least one expert and one image"
+                f"{path}: {split} predictions are {predictions.dtype} of shape "
+                f"{predictions.shape}, labels {labels.dtype}; "
+                "allowed is uint8 with at least one expert and one image"
             )
     experts = {split: arrays[f"{split}_predictions"].shape[1] for split in SPLITS}
     if len(set(experts.values())) > 1:
@@ -166,6 +204,7 @@ def _as_classes(values, name: str) -> np.ndarray:
         raise ValueError(f"{name} have dtype {array.dtype}; allowed are integers from 0 to 255")
     if array.size and not 0 <= array.min() <= array.max() <= 255:
         raise ValueError(
-            f"{name} lie between {array.min()} and {array.max()}; allowed are integers from 0 to 255"
+            f"{name} lie between {array.min()} and {array.max()}; "
+            "allowed are integers from 0 to 255"
         )
     return array.astype(np.uint8)

@@ -7,44 +7,32 @@ The gates see only the input. `training.gates` made them; their folder holds `ga
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from expertbank._files import write_atomically
 from expertbank.information import entropy
 from expertbank.shipped.bank import ExpertBank
-from expertbank.shipped.manifest import matching, open_sealed, seal
+from expertbank.shipped.frames import csv_bytes, matching, read_frame
+from expertbank.shipped.manifest import open_sealed, seal
 
-
-def gate_family(
-    sweep: GateSweep, bank: ExpertBank, decision: str = "soft"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (N, K) on the bank's test split and rates (K,) there in nats of the shipped gates that
-    see only x.
-
-    `"soft"` is expected loss and I(X;T); `"hard"` gates take the most probable expert: 0-1 loss,
-    and the rate is H(T).
-    """
-    if decision not in DECISIONS:
-        raise ValueError(f"decision is {decision!r}; allowed are {DECISIONS}")
-    if decision == "soft":
-        return sweep.losses(bank.name), sweep.candidates(bank.name)["rate"]
-    chosen = sweep.chosen(bank.name)
-    losses = np.take_along_axis(bank.losses("test"), chosen, axis=1)
-    shares = [np.bincount(column, minlength=bank.n_experts) / len(column) for column in chosen.T]
-    return losses, entropy(shares)
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 GATE_FILES = ("gates.csv", "gates.npz")
-DECISIONS, ORACLE = ("soft", "hard"), "oracle"
-GATE_FAMILIES, ESTIMATES = ("linear", "cnn", "prototype"), ("distilled", "neighbours")
-N_SEEDS, EXAMPLE = 3, ("cnn", 4, 0)  # family, index of the price, seed
+GATE_FAMILIES = ("linear", "cnn", "prototype")
+ORACLE = "oracle"  # the gate that sees the label
+DECISIONS = ("soft", "hard")
+ESTIMATES = ("distilled", "neighbours")
+GATE_SEEDS = 3
+EXAMPLE = ("cnn", 4, 0)  # family, index of the price, seed
 STEPS = 255  # losses are shipped in as many steps
 # prices of a nat at which gates are trained: where the experts differ little, a nat is worth little
 LAMS = {"mnist": np.geomspace(1e-3, 0.3, 10), "specialists": np.geomspace(0.02, 2, 10)}
@@ -60,25 +48,26 @@ class GateSweep:
 
     folder: Path = field(repr=False)
     manifest: dict = field(repr=False)
-    table: np.ndarray = field(repr=False)
+    table: pd.DataFrame = field(repr=False)
     """a row for each gate, split and decision, with rate, rate_low, rate_high, loss and
     loss_error"""
     _arrays: dict = field(repr=False)
 
-    def rows(self, **wanted) -> np.ndarray:
-        """The rows of `table` whose columns have the wanted values: `rows(bank="mnist",
-        split="test")`."""
-        return self.table[matching(self.table, wanted, "gate")]
+    def rows(self, **wanted) -> pd.DataFrame:
+        """The rows of `table` whose columns have the wanted values, counted from 0:
+        `rows(bank="mnist", split="test")`."""
+        found = np.flatnonzero(matching(self.table, wanted, "gate"))
+        return self.table.take(found).reset_index(drop=True)
 
     def loads(self, **wanted) -> np.ndarray:
         """Share of the inputs that each expert serves, (rows, R), for the same rows."""
         return self._arrays["loads"][matching(self.table, wanted, "gate")]
 
-    def candidates(self, bank: str) -> np.ndarray:
+    def candidates(self, bank: str) -> pd.DataFrame:
         """The K trained gates of a bank: their rows on the test split, soft, in the order of
         `losses` and `chosen`."""
         rows = self.rows(bank=bank, split="test", decision="soft")
-        return rows[rows["family"] != ORACLE]
+        return rows.query(f"family != '{ORACLE}'").reset_index(drop=True)
 
     def losses(self, bank: str) -> np.ndarray:
         """Expected loss (N, K) of each trained gate on each test input, in steps of 1/255."""
@@ -107,29 +96,72 @@ class GateSweep:
 
 
 def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
-    """The shipped sweep (default: the repository's `data/gates`) after checking its hashes.
+    """The shipped sweep, or that of a folder, after checking its hashes.
 
-    Raises FileNotFoundError where it is missing, ValueError where it is damaged.
+    Raises FileNotFoundError where it is missing, ValueError where it is damaged. Needs pandas:
+    `pip install 'expertbank[book]'`.
+
+    >>> gates = load_gates().candidates("specialists")
+    >>> best = gates.loc[gates["loss"].idxmin()]
+    >>> best["family"], round(float(best["rate"]), 2), round(float(best["loss"]), 3)
+    ('cnn', 1.92, 0.096)
     """
-    folder, manifest, (table, arrays) = open_sealed(folder, "gates", GATE_FILES)
-    rows = np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    place, manifest, (table, arrays) = open_sealed(folder, "gates", GATE_FILES)
     with np.load(arrays, allow_pickle=False) as archive:
-        return GateSweep(folder, manifest, rows, {key: archive[key] for key in archive.files})
+        return GateSweep(place, manifest, read_frame(table), dict(archive.items()))
 
 
-def save_gates(folder, rows: Sequence[dict], arrays: dict, manifest: dict) -> None:
-    """Write `gates.csv`, `gates.npz` and, last, the manifest that seals them, each atomically."""
+def save_gates(
+    folder: str | os.PathLike, rows: Sequence[dict], arrays: dict, manifest: dict
+) -> None:
+    """Write `gates.csv`, `gates.npz` and, last, the manifest that seals them, each atomically.
+
+    >>> import tempfile
+    >>> sweep = load_gates()
+    >>> rows = sweep.table.to_dict("records")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_gates(folder, rows, {"loads": sweep.loads()}, {"title": "the same gates"})
+    ...     Path(folder, "gates.csv").read_bytes() == (sweep.folder / "gates.csv").read_bytes()
+    True
+    """
+    import pandas as pd
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / GATE_FILES[0], lambda file: file.write(text.getvalue().encode()))
+    table = csv_bytes(pd.DataFrame(rows))
+    write_atomically(folder / GATE_FILES[0], lambda file: file.write(table))
     write_atomically(folder / GATE_FILES[1], lambda file: np.savez_compressed(file, **arrays))
     seal(folder, manifest, GATE_FILES)
 
 
-def as_steps(losses) -> np.ndarray:
-    """Losses in [0, 1] as uint8 in steps of 1/255."""
+def as_steps(losses: ArrayLike) -> np.ndarray:
+    """Losses in [0, 1] as uint8 in steps of 1/255.
+
+    >>> as_steps([0.0, 0.2, 1.0]).tolist()
+    [0, 51, 255]
+    """
     return np.rint(np.asarray(losses) * STEPS).astype(np.uint8)
+
+
+def gate_family(
+    sweep: GateSweep, bank: ExpertBank, decision: str = "soft"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (N, K) on the bank's test split and rates (K,) there in nats of the shipped gates that
+    see only x.
+
+    `"soft"` is expected loss and I(X;T); `"hard"` gates take the most probable expert: 0-1 loss,
+    and the rate is H(T). Raises ValueError for another decision.
+
+    >>> from expertbank import load_bank
+    >>> losses, rates = gate_family(load_gates(), load_bank("specialists"), "hard")
+    >>> losses.shape, rates.shape
+    ((10000, 90), (90,))
+    """
+    if decision not in DECISIONS:
+        raise ValueError(f"decision is {decision!r}; allowed are {DECISIONS}")
+    if decision == "soft":
+        return sweep.losses(bank.name), sweep.candidates(bank.name)["rate"].to_numpy()
+    chosen = sweep.chosen(bank.name)
+    losses = np.take_along_axis(bank.losses("test"), chosen, axis=1)
+    shares = [np.bincount(column, minlength=bank.n_experts) / len(column) for column in chosen.T]
+    return losses, np.asarray(entropy(shares))

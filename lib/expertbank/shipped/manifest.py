@@ -1,98 +1,129 @@
-"""Folders that vouch for themselves: a manifest with size and sha256 of every file, written
-last."""
+"""Folders that vouch for themselves: a manifest with size and sha256 of every file, written last,
+and where the folders that the project ships are found."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from expertbank._files import write_atomically
 
 REPOSITORY = Path(__file__).parents[3]
+MANIFEST = "manifest.json"
 
 
-def open_sealed(folder, kind: str, names: Sequence[str]) -> tuple[Path, dict, list[Path]]:
-    """A sealed folder (None: the repository's `data/<kind>`), its manifest, and the paths of its
+def data_folder() -> Path:
+    """Where the shipped data lies: the checkout's `data`, or what the installed package carries.
+
+    The package carries all but the weights of the experts.
+
+    >>> sorted(path.name for path in data_folder().iterdir() if path.name in ("banks", "gates"))
+    ['banks', 'gates']
+    """
+    checkout = REPOSITORY / "data"
+    if checkout.is_dir() and (REPOSITORY / "pyproject.toml").is_file():
+        return checkout
+    return Path(__file__).parent / "data"
+
+
+def open_sealed(
+    folder: str | os.PathLike | None, kind: str, names: Sequence[str]
+) -> tuple[Path, dict, list[Path]]:
+    """A sealed folder (None: the shipped one of that kind), its manifest, and the paths of its
     files, hashes checked.
 
     Raises FileNotFoundError where there is none, naming the make target of that kind, ValueError
     where it is damaged.
+
+    >>> folder, manifest, (table, arrays) = open_sealed(None, "gates", ["gates.csv", "gates.npz"])
+    >>> table.name, manifest["format"]
+    ('gates.csv', 1)
     """
-    folder = Path(folder) if folder is not None else REPOSITORY / "data" / kind
-    if not (folder / "manifest.json").is_file():
-        raise FileNotFoundError(f"no {kind} in {folder}; `make {kind}` trains anew")
-    manifest = read_manifest(folder, names, kind)
-    return folder, manifest, [check_file(folder, manifest, name) for name in names]
+    place = data_folder() / kind if folder is None else Path(folder)
+    if not (place / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"no {kind} in {place}; `make {kind}` trains anew, "
+            f"and the shipped ones are in data/{kind} of the repository"
+        )
+    manifest = read_manifest(place, names, kind)
+    return place, manifest, [check_file(place, manifest, name) for name in names]
 
 
-def matching(table: np.ndarray, wanted: dict, kind: str) -> np.ndarray:
-    """Which rows (N,) of a structured table have the wanted values, column -> value; None stands
-    for nan.
+def check_free(folder: str | os.PathLike, holds: str) -> None:
+    """Raise FileExistsError, naming what the folder holds, where `seal` has already closed it.
 
-    Raises ValueError for a column that is not there, or where no row, called a `kind`, matches.
+    >>> check_free("a folder that nobody made", "a bank")
     """
-    if unknown := set(wanted) - set(table.dtype.names):
-        raise ValueError(f"no column {sorted(unknown)}; allowed are {table.dtype.names}")
-    found = np.ones(len(table), dtype=bool)
-    for column, value in wanted.items():
-        found &= np.isnan(table[column]) if value is None else table[column] == value
-    if not found.any():
-        raise ValueError(f"no {kind} with {wanted}")
-    return found
-
-
-def check_free(folder, holds: str) -> None:
-    """Raise FileExistsError, naming what the folder holds, where `seal` has already closed it."""
-    if (Path(folder) / "manifest.json").exists():
+    if (Path(folder) / MANIFEST).exists():
         raise FileExistsError(
             f"{folder} already holds {holds}; choose another folder or move it away"
         )
 
 
-def seal(folder, manifest: dict, names: Sequence[str]) -> None:
+def seal(folder: str | os.PathLike, manifest: dict, names: Sequence[str]) -> None:
     """Write `manifest.json` atomically, with size and sha256 of the named files that are already in
     `folder`.
 
     Written last it says that the folder is whole. Raises FileNotFoundError where a file is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "losses.csv").write_text("0,1")
+    ...     seal(folder, {"title": "one image"}, ["losses.csv"])
+    ...     read_manifest(folder, ["losses.csv"])["files"]["losses.csv"]["bytes"]
+    3
     """
     folder = Path(folder)
-    text = (
-        json.dumps(
-            {**manifest, "files": {name: describe_file(folder / name) for name in names}}, indent=2
-        )
-        + "\n"
-    )
-    write_atomically(folder / "manifest.json", lambda file: file.write(text.encode()))
+    files = {name: describe_file(folder / name) for name in names}
+    text = json.dumps({**manifest, "files": files}, indent=2) + "\n"
+    write_atomically(folder / MANIFEST, lambda file: file.write(text.encode()))
 
 
 def read_manifest(
-    folder: Path, needed: Sequence[str] = ("predictions.npz",), kind: str = "bank"
+    folder: str | os.PathLike, needed: Sequence[str] = ("predictions.npz",), kind: str = "bank"
 ) -> dict:
     """The manifest that `seal` wrote; ValueError, naming the kind of folder, where it is not valid
-    JSON with a `files` table that has what is needed."""
-    path = folder / "manifest.json"
+    JSON with a `files` table that has what is needed.
+
+    >>> manifest = read_manifest(data_folder() / "banks" / "mnist")
+    >>> manifest["recipe"]["n_experts"]
+    25
+    """
+    path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        for listed in (*(manifest["files"][name] for name in needed), *manifest["files"].values()):
-            listed["bytes"], listed["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        listed = [manifest["files"][name] for name in needed]
+        listed += manifest["files"].values()
+        complete = all({"bytes", "sha256"} <= set(file) for file in listed)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a {kind} manifest ({error!r}); restore it from git"
         ) from error
+    if not complete:
+        raise ValueError(
+            f"{path} is not a {kind} manifest (files without size or sha256); restore it from git"
+        )
     return manifest
 
 
 def check_file(folder: Path, manifest: dict, name: str) -> Path:
-    """Path of a listed file after checking that it is there, whole and unchanged."""
+    """Path of a listed file after checking that it is there, whole and unchanged.
+
+    Raises FileNotFoundError where it is not there, ValueError where it is another one.
+
+    >>> folder = data_folder() / "banks" / "mnist"
+    >>> check_file(folder, read_manifest(folder), "predictions.npz").name
+    'predictions.npz'
+    """
     if name not in manifest["files"]:
         raise FileNotFoundError(
             f"{folder} has no {name}; its manifest lists {sorted(manifest['files'])}"
         )
-    path, listed = folder / name, manifest["files"][name]
+    path = folder / name
+    listed = manifest["files"][name]
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing, though the manifest lists it; restore it from git"
@@ -110,9 +141,13 @@ def check_file(folder: Path, manifest: dict, name: str) -> Path:
 
 
 def describe_file(path: Path) -> dict:
-    """Size and sha256 of a file, as the manifest lists them."""
+    """Size and sha256 of a file, as the manifest lists them.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     describe_file(Path(file.name))["sha256"][:8]  # of nothing
+    'e3b0c442'
+    """
     with open(path, "rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": sha256}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from expertbank._files import write_atomically
-from expertbank.shipped.manifest import matching, open_sealed, seal
+from expertbank.shipped.frames import csv_bytes, matching, read_frame
+from expertbank.shipped.manifest import open_sealed, seal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # --- the shipped runs ---
 
@@ -29,54 +33,67 @@ CONFIGURATION = ("mix", "method", "scope", "strength", "capacity", "capacity_sco
 
 @dataclass(frozen=True)
 class TestbedRuns:
-    """All runs of a grid, one row each, and files with the routing of two of them."""
+    """All shipped runs, one row each, and files with the routing of two of them."""
 
     folder: Path = field(repr=False)
     manifest: dict = field(repr=False)
-    table: np.ndarray = field(repr=False)
+    table: pd.DataFrame = field(repr=False)
     """a row for each run: its configuration (no cap is nan) and what was measured"""
 
-    def rows(self, **wanted) -> np.ndarray:
-        """The rows whose columns have the wanted values; `capacity=None` for runs without a cap."""
-        return self.table[matching(self.table, wanted, "run")]
+    def rows(self, **wanted) -> pd.DataFrame:
+        """The rows whose columns have the wanted values, counted from 0; `capacity=None` for runs
+        without a cap."""
+        found = np.flatnonzero(matching(self.table, wanted, "run"))
+        return self.table.take(found).reset_index(drop=True)
 
     def routing(self, name: str) -> Path:
         """File with the held-out routing of the example `"narrow"` (balanced within a sequence) or
         `"wide"` (over the whole step), for `routers.read_routing`."""
-        if (file := f"routing-{name}.npz") not in RUN_FILES:
+        file = f"routing-{name}.npz"
+        if file not in RUN_FILES:
             raise ValueError(f"name is {name!r}; allowed are 'narrow' and 'wide'")
         return self.folder / file
 
 
 def load_testbed(folder: str | os.PathLike | None = None) -> TestbedRuns:
-    """The shipped runs (default: the repository's `data/testbed`) after checking their hashes.
+    """The shipped runs, or those of a folder, after checking their hashes.
 
-    Raises FileNotFoundError where they are missing, ValueError where they are damaged.
+    Raises FileNotFoundError where they are missing, ValueError where they are damaged. Needs
+    pandas: `pip install 'expertbank[book]'`.
+
+    >>> runs = load_testbed().rows(mix="scripts", method="LBL", scope=64, strength=0.125)
+    >>> runs[["capacity", "seed", "loss"]].head(2).values.tolist()
+    [[nan, 0.0, 3.47808], [nan, 1.0, 3.45274]]
     """
-    folder, manifest, (table, *_) = open_sealed(folder, "testbed", RUN_FILES)
-    return TestbedRuns(
-        folder,
-        manifest,
-        np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8"),
-    )
+    place, manifest, (table, *_) = open_sealed(folder, "testbed", RUN_FILES)
+    return TestbedRuns(place, manifest, read_frame(table))
 
 
-def save_testbed(folder, rows: Sequence[dict], routing: dict[str, dict], manifest: dict) -> None:
+def save_testbed(
+    folder: str | os.PathLike, rows: Sequence[dict], routing: dict[str, dict], manifest: dict
+) -> None:
     """Write `runs.csv`, the arrays of each routing file and, last, the manifest that seals them,
-    each atomically."""
+    each atomically.
+
+    Configurations are written exactly, what was measured with six digits.
+
+    >>> import tempfile
+    >>> runs = load_testbed()
+    >>> rows = runs.table.to_dict("records")
+    >>> routing = {name: {"chosen": np.zeros((8, 4), int)} for name in EXAMPLES.values()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_testbed(folder, rows, routing, {"title": "the same runs"})
+    ...     Path(folder, "runs.csv").read_bytes() == (runs.folder / "runs.csv").read_bytes()
+    True
+    """
+    import pandas as pd
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        shown = {
-            name: f"{value:.6g}" if isinstance(value, float) else value
-            for name, value in row.items()
-        }
-        exact = {name: "nan" if row[name] is None else row[name] for name in CONFIGURATION}
-        writer.writerow(shown | exact)
-    write_atomically(folder / RUN_FILES[0], lambda file: file.write(text.getvalue().encode()))
+    table = pd.DataFrame(rows)
+    for name in table.select_dtypes("float").columns.difference(CONFIGURATION):
+        table[name] = table[name].map("{:.6g}".format)
+    write_atomically(folder / RUN_FILES[0], lambda file: file.write(csv_bytes(table)))
     for name, arrays in routing.items():
         write_atomically(
             folder / name, lambda file, arrays=arrays: np.savez_compressed(file, **arrays)
@@ -97,50 +114,61 @@ class Contrast:
     n_seeds: int
 
 
-def contrast(first: np.ndarray, second: np.ndarray, measure: str = "loss") -> Contrast:
+def contrast(first: pd.DataFrame, second: pd.DataFrame, measure: str = "loss") -> Contrast:
     """`measure` of the first rows less that of the second at the same seeds, which saw the same
     batches.
 
     Raises ValueError where no seed is common or one occurs twice.
+
+    >>> import pandas as pd
+    >>> first = pd.DataFrame({"seed": [0, 1, 2], "loss": [1.0, 2.0, 4.0]})
+    >>> second = pd.DataFrame({"seed": [2, 0], "loss": [3.5, 0.9]})
+    >>> found = contrast(first, second)
+    >>> round(found.mean, 4), found.n_seeds
+    (0.3, 2)
     """
     seeds = np.intersect1d(first["seed"], second["seed"])
-    for rows in (first, second):
-        if not len(seeds) or len(np.unique(rows["seed"])) < len(rows):
-            raise ValueError(
-                f"seeds are {first['seed']} and {second['seed']}; allowed are one row a seed, some shared"
-            )
-    one, other = (
-        np.array([rows[measure][rows["seed"] == seed][0] for seed in seeds])
-        for rows in (first, second)
-    )
+    if not len(seeds) or first["seed"].duplicated().any() or second["seed"].duplicated().any():
+        raise ValueError(
+            f"seeds are {first['seed'].tolist()} and {second['seed'].tolist()}; "
+            "allowed are one row a seed, some shared"
+        )
+    one = first.set_index("seed")[measure].loc[seeds]
+    other = second.set_index("seed")[measure].loc[seeds]
     differences = one - other
-    mean, n = float(differences.mean()), len(seeds)
-    reach = (
-        scipy.stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    )
-    return Contrast(mean, (float(mean - reach), float(mean + reach)), n)
+    mean = float(differences.mean())
+    n_seeds = len(seeds)
+    reach = np.inf
+    if n_seeds > 1:
+        quantile = scipy.stats.t.ppf(0.975, n_seeds - 1)
+        reach = quantile * differences.std(ddof=1) / np.sqrt(n_seeds)
+    return Contrast(mean, (float(mean - reach), float(mean + reach)), n_seeds)
 
 
-def rank_correlation(values, losses) -> tuple[float, float]:
-    """Spearman's rho of (K,) values with losses, and its two-sided p-value."""
+def rank_correlation(values: ArrayLike, losses: ArrayLike) -> tuple[float, float]:
+    """Spearman's rho of (K,) values with losses, and its two-sided p-value.
+
+    >>> rho, p = rank_correlation([0.1, 0.2, 0.4, 0.3], [3.6, 3.5, 3.3, 3.4])
+    >>> round(rho, 4), round(p, 4)
+    (-1.0, 0.0)
+    """
     found = scipy.stats.spearmanr(values, losses)
     return float(found.statistic), float(found.pvalue)
 
 
-def summarise(rows: np.ndarray, measures: Sequence[str] = ("loss",)) -> list[dict]:
-    """One dict a configuration, in order of appearance: `n_seeds`, and mean and standard deviation
-    over seeds of each measure, as `name` and `name_sd` (nan for a single seed)."""
-    groups: dict[tuple, list] = {}
-    for row in rows:
-        groups.setdefault(tuple(str(row[name]) for name in CONFIGURATION), []).append(row)
-    found = []
-    for group in groups.values():
-        values = {name: np.array([row[name] for row in group], dtype=float) for name in measures}
-        one = {name: group[0][name].item() for name in CONFIGURATION} | {"n_seeds": len(group)}
-        one |= {name: float(column.mean()) for name, column in values.items()}
-        one |= {
-            f"{name}_sd": float(v.std(ddof=1)) if len(v) > 1 else np.nan
-            for name, v in values.items()
-        }
-        found.append(one)
-    return found
+def summarise(rows: pd.DataFrame, measures: Sequence[str] = ("loss",)) -> pd.DataFrame:
+    """A row for each configuration, in order of appearance: `n_seeds`, and mean and standard
+    deviation over seeds of each measure, as `name` and `name_sd` (nan for a single seed).
+
+    >>> found = summarise(load_testbed().rows(mix="latin", method="LBL"), ["loss"])
+    >>> found[["scope", "n_seeds"]].values.tolist()
+    [[1, 3], [8, 3], [64, 3]]
+    >>> [round(loss, 2) for loss in found["loss"]]
+    [4.23, 4.13, 4.08]
+    """
+    columns = {"n_seeds": ("seed", "size")}
+    columns |= {name: (name, "mean") for name in measures}
+    columns |= {f"{name}_sd": (name, "std") for name in measures}
+    # runs without a cap are a group of their own, though their capacity is nan
+    groups = rows.groupby(list(CONFIGURATION), sort=False, dropna=False, as_index=False)
+    return groups.agg(**columns)

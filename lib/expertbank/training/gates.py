@@ -34,8 +34,8 @@ from expertbank.shipped.gates import (
     ESTIMATES,
     EXAMPLE,
     GATE_FAMILIES,
+    GATE_SEEDS,
     LAMS,
-    N_SEEDS,
     ORACLE,
     as_steps,
     save_gates,
@@ -217,7 +217,7 @@ REGRESSIONS = dict(zip(ESTIMATES, (distilled_losses, neighbours_losses), strict=
 
 def recipes() -> list[GateRecipe]:
     """The sweep: every bank, family, price and seed."""
-    grid = product(LAMS, GATE_FAMILIES, range(N_SEEDS))
+    grid = product(LAMS, GATE_FAMILIES, range(GATE_SEEDS))
     return [
         GateRecipe(bank, family, float(lam), seed)
         for bank, family, seed in grid
@@ -315,7 +315,7 @@ def _assemble(folder: Path, partial: Path, banks: dict) -> None:
         "recipe": {key: defaults[key] for key in ("epochs", "batch_size", "learning_rate")}
         | {
             "families": list(GATE_FAMILIES),
-            "seeds": N_SEEDS,
+            "seeds": GATE_SEEDS,
             "lams": {bank: list(lams) for bank, lams in LAMS.items()},
         }
         | {"begin": BEGIN, "annealed": ANNEALED, "marginal_step": STEP, "neighbours": NEIGHBOURS},
