@@ -99,7 +99,7 @@ serve: conf.py $(NPM)  ## show the book and build it again whenever a chapter or
 	  --re-ignore '__pycache__|node_modules|\.egg-info|\.ipynb' . build/serve
 
 pdf: conf.py $(NPM)  ## the whole book as build/book.pdf, printed by Chromium
-	$(INSTALL) --editable '.[pdf]'
+	$(INSTALL) playwright
 	$(SPHINX) $(SPHINX_OPTIONS) -b singlehtml . build/single
 	mv build/single/chapters/start.html build/single/book.html
 	python chapters/_ext/pdf.py build/single/book.html build/book.pdf
@@ -112,6 +112,7 @@ linkcheck: conf.py $(NPM)  ## ask every external address in the book whether it 
 	$(SPHINX) $(SPHINX_OPTIONS) -b linkcheck . build/linkcheck
 
 lock: $(TEST)  ## pin the versions that are installed now
+	$(INSTALL) --editable '.[bench]'
 	python -m pip freeze --exclude-editable > constraints.txt
 
 clean:  ## remove what was built; the environment stays
