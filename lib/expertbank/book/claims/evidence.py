@@ -303,17 +303,12 @@ class Evidence:
         for n in (1, 2, 3):
             words = np.tile(bits, n)
             for p in (0.02, 0.1, 0.3):
-                binary = Chain(
-                    words_channel(words, p), words.shape[1] * float(symmetric_capacity(2, p))
-                )
-                letters = Chain(
-                    repeated_channel(symmetric_channel(k, p), n),
-                    n * float(symmetric_capacity(k, p)),
-                )
-                erasing = Chain(
-                    repeated_channel(erasure_channel(k, p), n), n * float(erasure_capacity(k, p))
-                )
-                chains += [binary, letters, erasing]
+                symmetric = repeated_channel(symmetric_channel(k, p), n)
+                erasing = repeated_channel(erasure_channel(k, p), n)
+                bit_cap = words.shape[1] * float(symmetric_capacity(2, p))
+                chains.append(Chain(words_channel(words, p), bit_cap))
+                chains.append(Chain(symmetric, n * float(symmetric_capacity(k, p))))
+                chains.append(Chain(erasing, n * float(erasure_capacity(k, p))))
         return chains
 
     @cached_property

@@ -1,4 +1,7 @@
-"""P1's claims: its two synthetic experiments, its remarks on private and noisy links, Theorem 2."""
+"""P1's claims: its two synthetic experiments, its remarks on private and noisy links, Theorem 2.
+
+Each docstring says what the row of the report says: the quantity, and why its tolerance.
+"""
 
 from __future__ import annotations
 
@@ -15,45 +18,21 @@ P1 = PaperClaims()
 # --- experiment 1: a mixture of experts ---
 
 
-@P1.claim(
-    "P1 information",
-    "P1 Fig. 2",
-    "falls of I(S;W) as alpha rises",
-    reported=0,
-    method="synthetic bank, exact population",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Fig. 2", method="synthetic bank, exact population")
 def falls_of_the_mixture_information(evidence: Evidence) -> int:
-    """Over eleven values of alpha."""
+    """falls of I(S;W) as alpha rises"""
     return count_falls(selection.information for selection in evidence.mixtures)
 
 
-@P1.claim(
-    "P1 gap",
-    "P1 Fig. 2",
-    "falls of the gap as alpha rises",
-    reported=0,
-    method="synthetic bank, exact population",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Fig. 2", method="synthetic bank, exact population")
 def falls_of_the_mixture_gap(evidence: Evidence) -> int:
-    """Over eleven values of alpha."""
+    """falls of the gap as alpha rises"""
     return count_falls(selection.expected_gap for selection in evidence.mixtures)
 
 
-@P1.claim(
-    "P1 bound",
-    "P1 Fig. 2",
-    "points on or above the bound's line, alpha > 0",
-    reported=0,
-    method="synthetic bank, exact population",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Fig. 2", method="synthetic bank, exact population")
 def gaps_above_the_bound(evidence: Evidence) -> int:
-    """Gaps at or above Theorem 1 with the figure's sigma = 1 and m = 64."""
+    """points on or above the bound's line, alpha > 0"""
     above = 0
     for selection in evidence.mixtures[1:]:
         bound = xu_raginsky_bound(selection.information, 64, sigma=1)
@@ -73,46 +52,28 @@ def points_above(selections: list[BscSelection]) -> int:
     return above
 
 
-@P1.claim(
-    "P1 BSC bound",
-    "P1 Fig. 3",
-    "mean risks above D(R_g) + sqrt(2 I/m), beta from 0.2 to 2",
-    reported=0,
-    method="exact sum over flips",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Fig. 3", method="exact sum over flips")
 def risks_above_the_bound(evidence: Evidence) -> int:
-    """Among the nineteen larger values of beta."""
+    """mean risks above D(R_g) + sqrt(2 I/m), beta from 0.2 to 2"""
     return points_above(evidence.symmetric[2:])
 
 
-@P1.claim(
-    "P1 BSC bound, small beta",
-    "P1 Fig. 3",
-    "the same for beta from 0 to 0.1",
-    reported=0,
-    method="exact sum over flips",
-    tolerance=0,
-    reason="a posterior that hardly looks at S has I(S;W) near 0, but its mean risk lies above "
-    "D(R_g) by Jensen's gap: assumption (8) fails with delta_m = 0, which (13) takes for granted",
-)
+@P1.claim("P1 Fig. 3", method="exact sum over flips")
 def risks_above_the_bound_at_small_beta(evidence: Evidence) -> int:
-    """Among the two smallest values of beta."""
+    """the same for beta from 0 to 0.1
+
+    a posterior that hardly looks at S has I(S;W) near 0, but its mean risk lies above D(R_g) by
+    Jensen's gap: assumption (8) fails with delta_m = 0, which (13) takes for granted
+    """
     return points_above(evidence.symmetric[:2])
 
 
-@P1.claim(
-    "P1 BSC curve",
-    "P1 Fig. 3",
-    "largest height of a mean risk over D(R_g)",
-    reported=0,
-    method="exact sum over flips",
-    tolerance=0.05,
-    reason="'tracks the curve' by eye: a tenth of the axis from 0 to 1/2",
-)
+@P1.claim("P1 Fig. 3", method="exact sum over flips", tolerance=0.05)
 def largest_height_over_the_curve(evidence: Evidence) -> float:
-    """Over all values of beta."""
+    """largest height of a mean risk over D(R_g)
+
+    'tracks the curve' by eye: a tenth of the axis from 0 to 1/2
+    """
     return max(selection.risk - selection.distortion for selection in evidence.symmetric)
 
 
@@ -121,10 +82,8 @@ def largest_height_over_the_curve(evidence: Evidence) -> float:
 
 def above_the_cap(chains: list[Chain], wanted: WantedIndex) -> int:
     """Chains that carry more than their cap allows."""
-    above = 0
-    for channel, cap in chains:
-        above += int(mutual_information(channel, wanted.prior) > cap + 1e-9)
-    return above
+    rates = [mutual_information(channel, wanted.prior) for channel, _ in chains]
+    return sum(bool(rate > cap + 1e-9) for rate, (_, cap) in zip(rates, chains, strict=True))
 
 
 def below_the_limit(chains: list[Chain], wanted: WantedIndex) -> int:
@@ -136,75 +95,37 @@ def below_the_limit(chains: list[Chain], wanted: WantedIndex) -> int:
     return below
 
 
-@P1.claim(
-    "P1 private rate",
-    "P1 Remark 3",
-    "private gates with I(X;T) above c(epsilon), epsilon from 0.1 to 8",
-    reported=0,
-    method="8 experts; randomised response and two linear programmes",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Remark 3", method="8 experts; randomised response and two linear programmes")
 def private_gates_above_the_cap(evidence: Evidence) -> int:
-    """With the least c(epsilon) that is known."""
+    """private gates with I(X;T) above c(epsilon), epsilon from 0.1 to 8"""
     return above_the_cap(evidence.private_chains, evidence.wanted)
 
 
-@P1.claim(
-    "P1 private loss",
-    "P1 Remark 3",
-    "private gates with a loss below D(c(epsilon))",
-    reported=0,
-    method="the same, exact, with the best receiver",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Remark 3", method="the same, exact, with the best receiver")
 def private_gates_below_the_limit(evidence: Evidence) -> int:
-    """With the least c(epsilon) that is known."""
+    """private gates with a loss below D(c(epsilon))"""
     return below_the_limit(evidence.private_chains, evidence.wanted)
 
 
-@P1.claim(
-    "P1 link rate",
-    "P1 Remark 4",
-    "links with I(X;T) above nC, n uses of capacity C",
-    reported=0,
-    method="8 experts; BSC, 8-ary symmetric, erasure; uncoded, repetition",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Remark 4", method="8 experts; BSC, 8-ary symmetric, erasure; uncoded, repetition")
 def links_above_the_capacity(evidence: Evidence) -> int:
-    """With one to three uses."""
+    """links with I(X;T) above nC, n uses of capacity C"""
     return above_the_cap(evidence.noisy_chains, evidence.wanted)
 
 
-@P1.claim(
-    "P1 link loss",
-    "P1 Remark 4",
-    "links with a loss below D(nC)",
-    reported=0,
-    method="the same, exact, with the best receiver",
-    tolerance=0,
-    reason="a count",
-)
+@P1.claim("P1 Remark 4", method="the same, exact, with the best receiver")
 def links_below_the_limit(evidence: Evidence) -> int:
-    """With one to three uses."""
+    """links with a loss below D(nC)"""
     return below_the_limit(evidence.noisy_chains, evidence.wanted)
 
 
 # --- Theorem 2 ---
 
 
-@P1.claim(
-    "P1 Theorem 2",
-    "P1 Theorem 2",
-    "mean risks of selected gates above (10), sigma = 1/2",
-    reported=0,
-    method="90 trained gates a bank, soft and hard, m from 64 to 1,024",
-    tolerance=0,
-    reason="a count of what exceeds three Monte Carlo errors; "
-    "with a measured delta_m it is Theorem 1",
-)
+@P1.claim("P1 Theorem 2", method="90 trained gates a bank, soft and hard, m from 64 to 1,024")
 def selected_gates_above_theorem_2(evidence: Evidence) -> int:
-    """Over both banks, five values of alpha and three of m."""
+    """mean risks of selected gates above (10), sigma = 1/2
+
+    a count of what exceeds three Monte Carlo errors; with a measured delta_m it is Theorem 1
+    """
     return evidence.gates_above_theorem2

@@ -1,5 +1,8 @@
 """P3's claims: what its testbed says of the scope of load balancing, of caps, of one number for a
-router, and of a reference that knows the domains."""
+router, and of a reference that knows the domains.
+
+Each docstring says what the row of the report says: the quantity, and why its tolerance.
+"""
 
 from __future__ import annotations
 
@@ -43,48 +46,30 @@ def gain_from_scope(testbed: TestbedRuns, method: str, capacity: float | None = 
     return narrow - wide
 
 
-@P3.claim(
-    "P3 scope",
-    "P3, findings",
-    "methods (LBL, SH, BA) that do not gain from scope 1 to 64",
-    reported=0,
-    method="testbed, eight scripts, means of three seeds",
-    tolerance=0,
-    reason="a count",
-)
+@P3.claim("P3, findings", method="testbed, eight scripts, means of three seeds")
 def methods_without_gain_from_scope(evidence: Evidence) -> int:
-    """Of the three methods that can balance at any scope."""
+    """methods (LBL, SH, BA) that do not gain from scope 1 to 64"""
     gains = [gain_from_scope(evidence.testbed, method) for method in ("LBL", "SH", "BA")]
     return sum(gain <= 0 for gain in gains)
 
 
-@P3.claim(
-    "P3 method",
-    "P3, findings",
-    "spread of methods at scope 64, as a share of LBL's gain from scope",
-    reported=0,
-    method="LBL, EB, SH, BA; means of three seeds",
-    tolerance=0.5,
-    reason="'scope matters more than method': less than half, "
-    "a limit set before all runs were in, missed by little",
-)
+@P3.claim("P3, findings", method="LBL, EB, SH, BA; means of three seeds", tolerance=0.5)
 def spread_of_methods_by_gain_from_scope(evidence: Evidence) -> float:
-    """Largest less smallest loss over the gain."""
+    """spread of methods at scope 64, as a share of LBL's gain from scope
+
+    'scope matters more than method': less than half, a limit set before all runs were in, missed by
+    little
+    """
     losses = [mean_loss(evidence.testbed, method, WIDE) for method in STRENGTHS]
     return (max(losses) - min(losses)) / gain_from_scope(evidence.testbed, "LBL")
 
 
-@P3.claim(
-    "P3 caps",
-    "P3, findings",
-    "share of that gain left with a cap of 1.0",
-    reported=0,
-    method="LBL, cap within a sequence, means of three seeds",
-    tolerance=0.25,
-    reason="'caps undo the gain': less than a quarter is left",
-)
+@P3.claim("P3, findings", method="LBL, cap within a sequence, means of three seeds", tolerance=0.25)
 def share_of_the_gain_left_under_a_cap(evidence: Evidence) -> float:
-    """Of LBL's gain from scope."""
+    """share of that gain left with a cap of 1.0
+
+    'caps undo the gain': less than a quarter is left
+    """
     capped = gain_from_scope(evidence.testbed, "LBL", capacity=1.0)
     return capped / gain_from_scope(evidence.testbed, "LBL")
 
@@ -93,19 +78,17 @@ def share_of_the_gain_left_under_a_cap(evidence: Evidence) -> float:
 
 
 @P3.claim(
-    "P3 metric",
     "P3, findings",
-    "Spearman of the combined metric with loss",
     reported=-0.80,
     method="purity x utilisation, uncapped learned configurations",
     tolerance=0.15,
-    reason="about two standard errors for our number of configurations; the formula is our guess, "
-    "and which configurations one runs decides: ours include weak balance, which is uneven but "
-    "loses little",
 )
 def rank_correlation_of_the_metric(evidence: Evidence) -> float:
-    """Spearman's rho of purity times utilisation with loss over learned, uncapped
-    configurations."""
+    """Spearman of the combined metric with loss
+
+    about two standard errors for our number of configurations; the formula is our guess, and which
+    configurations one runs decides: ours include weak balance, which is uneven but loses little
+    """
     runs = evidence.testbed.rows(mix="scripts", capacity=None)
     learned = runs.query("method != 'reference'")
     found = summarise(learned, ["step_purity", "step_utilisation", "loss_alone"])
@@ -126,45 +109,27 @@ def learned_less_reference(testbed: TestbedRuns, mix: str, placed: float) -> np.
     return np.asarray(learned["loss_alone"] - reference)
 
 
-@P3.claim(
-    "P3 reference",
-    "P3, findings",
-    "learned configurations below the reference, half of the tokens in T_D",
-    reported=0,
-    method="testbed, eight scripts",
-    tolerance=0,
-    reason="a count; where every language has a script of its own, "
-    "a token tells the router what the reference knows",
-)
+@P3.claim("P3, findings", method="testbed, eight scripts")
 def learned_below_the_reference(evidence: Evidence) -> int:
-    """On eight scripts."""
+    """learned configurations below the reference, half of the tokens in T_D
+
+    a count; where every language has a script of its own, a token tells the router what the
+    reference knows
+    """
     return int(np.sum(learned_less_reference(evidence.testbed, "scripts", placed=0.5) < 0))
 
 
-@P3.claim(
-    "P3 reference, latin",
-    "P3, findings",
-    "the same with eight languages in one script",
-    reported=0,
-    method="testbed, one script",
-    tolerance=0,
-    reason="a count",
-)
+@P3.claim("P3, findings", method="testbed, one script")
 def learned_below_the_reference_in_one_script(evidence: Evidence) -> int:
-    """On eight languages in Latin script."""
+    """the same with eight languages in one script"""
     return int(np.sum(learned_less_reference(evidence.testbed, "latin", placed=0.5) < 0))
 
 
-@P3.claim(
-    "P3 reference all",
-    "P3, findings",
-    "learned configurations above the reference with all tokens in T_D",
-    reported=0,
-    method="testbed, eight scripts, one seed",
-    tolerance=0,
-    reason="a count; balance within a sequence at full strength is worse still, "
-    "and P3's grid may not compare there",
-)
+@P3.claim("P3, findings", method="testbed, eight scripts, one seed")
 def learned_above_the_full_reference(evidence: Evidence) -> int:
-    """On eight scripts."""
+    """learned configurations above the reference with all tokens in T_D
+
+    a count; balance within a sequence at full strength is worse still, and P3's grid may not
+    compare there
+    """
     return int(np.sum(learned_less_reference(evidence.testbed, "scripts", placed=1.0) > 0))

@@ -3,12 +3,15 @@ down."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from expertbank.book.claims.evidence import Evidence
+
+Compute = Callable[[Evidence], float]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Claim:
     quantity: str
     reported: float
     """nan where the paper prints nan"""
-    compute: Callable[[Evidence], float]
+    compute: Compute
     method: str
     """how ours is computed"""
     tolerance: float
@@ -36,10 +39,8 @@ class Claim:
 class Finding:
     """A claim with the number found in its place.
 
-    >>> claims = PaperClaims()
-    >>> note = claims.claim("one", "P0", "a count", reported=0, method="", tolerance=0, reason="")
-    >>> _ = note(lambda evidence: 2)
-    >>> Finding(claims.rows[0], found=2).verdict
+    >>> claim = Claim("experts", "P2, text", "experts", 25, len, "shipped bank", 0, "a count")
+    >>> Finding(claim, found=24).verdict
     'differs'
     """
 
@@ -63,37 +64,34 @@ class Finding:
 class PaperClaims:
     """The claims of one paper, in the order in which they are written down.
 
-    >>> claims = PaperClaims()
-    >>> @claims.claim("experts", "P2, text", "experts in the bank", reported=25,
-    ...               method="shipped predictions", tolerance=0, reason="a count")
-    ... def experts(evidence):
+    >>> paper = PaperClaims()
+    >>> @paper.claim("P2, text", reported=25, method="shipped predictions")
+    ... def bank_size(evidence):
+    ...     '''experts in the bank'''
     ...     return evidence.bank.n_experts
-    >>> claims.rows[0].quantity
-    'experts in the bank'
+    >>> paper.rows[0].quantity, paper.rows[0].reason
+    ('experts in the bank', 'a count')
     """
 
     def __init__(self):
         self.rows: list[Claim] = []
 
     def claim(
-        self,
-        key: str,
-        location: str,
-        quantity: str,
-        *,
-        reported: float,
-        method: str,
-        tolerance: float,
-        reason: str,
-        cell: tuple[str, float] | None = None,
-    ) -> Callable[[Callable[[Evidence], float]], Callable[[Evidence], float]]:
+        self, location: str, *, method: str, reported: float = 0, tolerance: float = 0
+    ) -> Callable[[Compute], Compute]:
         """Decorate a function that finds our number from the evidence with what the paper says.
 
-        The arguments are the fields of `Claim`.
+        The function's name is the key of the claim. The first paragraph of its docstring is the
+        quantity, and the second says why that tolerance; without one it is a count.
         """
 
-        def note(compute: Callable[[Evidence], float]) -> Callable[[Evidence], float]:
-            row = Claim(key, location, quantity, reported, compute, method, tolerance, reason, cell)
+        def note(compute: Compute) -> Compute:
+            text = inspect.getdoc(compute)
+            assert text is not None, f"{compute.__name__} has no docstring"
+            quantity, *reasons = [" ".join(part.split()) for part in text.split("\n\n")]
+            reason = reasons[0] if reasons else "a count"
+            key = compute.__name__
+            row = Claim(key, location, quantity, reported, compute, method, tolerance, reason)
             self.rows.append(row)
             return compute
 
