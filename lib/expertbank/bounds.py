@@ -1,8 +1,10 @@
 """Bounds on the expected generalisation gap of a learner that selects from a bank.
 
-Losses lie in [0, 1], information is in nats. From loose to tight in what they look at: the number
-of candidates; I(S;W); what one sample point tells about W; what W tells about which half of a
-supersample it was trained on. `expertbank.ladder` evaluates all of them on one bank.
+Samples are i.i.d., losses lie in [0, 1], information is in nats. By what they look at: the number
+of candidates; I(S;W), with or without the candidates' risks; what one sample point tells about W;
+what W tells about which half of a supersample it was trained on. The bounds by one point or one
+pair also assume a learner that ignores the order of its sample. `expertbank.ladder` evaluates all
+of them on one bank.
 """
 
 from __future__ import annotations
@@ -79,6 +81,40 @@ def theorem2_bound(
     return best + xu_raginsky_bound(information, sample_size, sigma)
 
 
+def kearns_saul_bound(
+    information: ArrayLike, sample_size: int, risks: ArrayLike, marginal: ArrayLike
+) -> FloatOrArray:
+    """sqrt(2 E[sigma_W^2] I(S;W) / m), sigma_p^2 = (1 - 2p) / (2 log((1 - p)/p)).
+
+    This is the least variance proxy of a Bernoulli(p) loss on both sides of its mean (Kearns & Saul
+    1998): 0 at p = 0 and 1, never above Hoeffding's 1/4, which it is at p = 1/2 only. For i.i.d.
+    samples and losses in [0, 1] the bound holds for |gap|. Arguments, and why the Bernoulli is the
+    worst case, as for `cumulant_bound`; `information` may be an array. Raises ValueError for
+    information below 0, risks outside [0, 1] or a marginal that does not sum to 1.
+
+    >>> round(float(kearns_saul_bound(0.1, 256, risks=[0.01, 0.02], marginal=[0.5, 0.5])), 4)
+    0.0095
+    """
+    return _variance_proxy_bound(_two_sided_proxy, information, sample_size, risks, marginal)
+
+
+def okamoto_bound(
+    information: ArrayLike, sample_size: int, risks: ArrayLike, marginal: ArrayLike
+) -> FloatOrArray:
+    """sqrt(2 E[v_W] I(S;W) / m) with v_p = p (1 - p), the variance, for risks up to 1/2.
+
+    A positive gap means training risks below the mean, and on that side a Bernoulli(p) loss with
+    p <= 1/2 is as thin as its variance says (Okamoto 1958): tilted down, its mean moves away from
+    1/2, and its variance falls. Above 1/2 the two-sided proxy of `kearns_saul_bound` is the least
+    for this side too, and stands in. So the bound is for the gap, not for its absolute value.
+    Assumptions, arguments and errors as for `kearns_saul_bound`, which is never smaller.
+
+    >>> round(float(okamoto_bound(0.1, 256, risks=[0.01, 0.02], marginal=[0.5, 0.5])), 4)
+    0.0034
+    """
+    return _variance_proxy_bound(_lower_tail_proxy, information, sample_size, risks, marginal)
+
+
 def cumulant_bound(
     information: float, sample_size: int, risks: ArrayLike, marginal: ArrayLike
 ) -> float:
@@ -139,7 +175,8 @@ def pac_bayes_kl_bound(information: float, sample_size: int, train_risk: float) 
 def individual_sample_bound(conditionals: ArrayLike, weights: ArrayLike | None = None) -> float:
     """sqrt(I(W;Z) / 2) with Z one sample point: Bu, Zou & Veeravalli (2020).
 
-    For samples that are exchangeable. `conditionals` (U, R) are P(W | Z = u), `weights` (U,) the
+    For i.i.d. samples and a learner that ignores their order, so that every point tells the same
+    about W. `conditionals` (U, R) are P(W | Z = u), `weights` (U,) the
     law of Z, default uniform. Raises ValueError for rows that do not sum to 1 or bad weights.
 
     >>> round(individual_sample_bound([[0.6, 0.4], [0.4, 0.6]]), 4)
@@ -151,8 +188,8 @@ def individual_sample_bound(conditionals: ArrayLike, weights: ArrayLike | None =
 def disintegrated_bound(conditionals: ArrayLike, weights: ArrayLike | None = None) -> float:
     """E_Z sqrt(KL(P(W|Z) || P(W)) / 2): the individual-sample bound with the root inside.
 
-    Source: Negrea et al. (2019). Arguments and errors as for `individual_sample_bound`, which is
-    never smaller.
+    Source: Rodriguez-Galvez et al. (2021). Arguments, assumptions and errors as for
+    `individual_sample_bound`, which is never smaller.
 
     >>> conditionals = [[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]]
     >>> round(disintegrated_bound(conditionals), 4), round(individual_sample_bound(conditionals), 4)
@@ -167,8 +204,8 @@ def disintegrated_kl_bound(
 ) -> float:
     """E_Z [a_Z - min{b : kl(b || a_Z) <= KL(P(W|Z) || P(W))}], a_z = E_{P(W)} loss(W, z).
 
-    `disintegrated_bound` with the exact cumulant function of a 0-1 loss in place of Hoeffding's.
-    `conditionals` (U, R) are P(W | Z = u), `losses` (U, R), `weights` (U,) the law of Z. Raises
+    `disintegrated_bound` with the exact cumulant function of a 0-1 loss in place of Hoeffding's,
+    under the same assumptions, for the gap and not for its absolute value. `conditionals` (U, R) are P(W | Z = u), `losses` (U, R), `weights` (U,) the law of Z. Raises
     ValueError for rows that do not sum to 1, losses that are no table or bad weights.
 
     >>> round(disintegrated_kl_bound([[0.6, 0.4], [0.4, 0.6]], losses=[[0, 1], [1, 0]]), 4)
@@ -184,7 +221,7 @@ def disintegrated_kl_bound(
 def total_variation_bound(conditionals: ArrayLike, weights: ArrayLike | None = None) -> float:
     """E_Z TV(P(W|Z), P(W)): a loss in [0, 1] cannot move by more (Rodriguez-Galvez et al. 2021).
 
-    Arguments and errors as for `individual_sample_bound`.
+    Arguments, assumptions and errors as for `individual_sample_bound`.
 
     >>> round(total_variation_bound([[0.6, 0.4], [0.4, 0.6]]), 4)
     0.1
@@ -248,6 +285,32 @@ def loss_difference_bound(
     share = min(1.0, ghost_only / differ)  # rounding may exceed 1
     order_information = max(0.0, np.log(2) - binary_entropy(share))
     return float(np.sqrt(2 * differ * order_information))
+
+
+# --- variance proxies of a Bernoulli loss ---
+
+
+def _two_sided_proxy(risks: np.ndarray) -> np.ndarray:
+    """The least v with log E exp(s (loss - p)) <= v s^2 / 2 for all real s: Kearns & Saul."""
+    rarer = np.minimum(risks, 1 - risks)
+    imbalance = 1 - 2 * rarer
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_odds = np.log1p(imbalance / rarer)
+        proxies = imbalance / (2 * log_odds)
+    return np.where(imbalance > 0, proxies, 0.25)
+
+
+def _lower_tail_proxy(risks: np.ndarray) -> np.ndarray:
+    """The same for s <= 0 alone."""
+    return np.where(risks <= 0.5, risks * (1 - risks), _two_sided_proxy(risks))
+
+
+def _variance_proxy_bound(proxy_of, information, sample_size, risks, marginal) -> FloatOrArray:
+    """sqrt(2 E[proxy of W] I(S;W) / m), from min over s of [I/m + E[proxy] s^2 / 2] / s."""
+    nats = _nonnegative(information, "information")
+    risks = as_interval(as_risks(risks), "risks", 0, 1)
+    proxy = as_distribution(marginal, "marginal") @ proxy_of(risks)
+    return np.sqrt(2 * proxy * nats / as_count(sample_size, "sample_size"))
 
 
 # --- the binary divergence and its inverses ---

@@ -18,7 +18,9 @@ from expertbank.bounds import (
     disintegrated_bound,
     disintegrated_kl_bound,
     individual_sample_bound,
+    kearns_saul_bound,
     loss_difference_bound,
+    okamoto_bound,
     pac_bayes_kl_bound,
     total_variation_bound,
     union_bound,
@@ -150,6 +152,7 @@ class LadderExperiment:
         information = max(0.0, float(marginal_entropy - scipy.special.entr(posterior).sum()))
         train_risk = float(self.weights @ (conditionals * self.rows).sum(axis=1))
         train_risk = min(1.0, train_risk)  # rounding may exceed 1
+        with_risks = (information, m, self.risks, marginal)
         one_point = (conditionals, self.weights)
         with_losses = (conditionals, self.rows, self.weights)
         return {
@@ -157,7 +160,9 @@ class LadderExperiment:
             "union_bound": union_bound(n_experts, m),
             "xu_raginsky_bound_sigma_1": float(xu_raginsky_bound(information, m, sigma=1)),
             "xu_raginsky_bound": float(xu_raginsky_bound(information, m)),
-            "cumulant_bound": cumulant_bound(information, m, self.risks, marginal),
+            "kearns_saul_bound": float(kearns_saul_bound(*with_risks)),
+            "okamoto_bound": float(okamoto_bound(*with_risks)),
+            "cumulant_bound": cumulant_bound(*with_risks),
             "pac_bayes_kl_bound": pac_bayes_kl_bound(information, m, train_risk),
             "individual_sample_bound": individual_sample_bound(*one_point),
             "disintegrated_bound": disintegrated_bound(*one_point),

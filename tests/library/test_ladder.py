@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from itertools import product
 
+import mpmath
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy import stats
 
 from expertbank import bounds
@@ -112,6 +115,8 @@ def enumerated_ladder(losses, m, alpha):
         "union_bound": np.sqrt(np.log(losses.shape[1]) / 2 / m),
         "xu_raginsky_bound_sigma_1": np.sqrt(2 * mutual / m),
         "xu_raginsky_bound": np.sqrt(mutual / 2 / m),
+        "kearns_saul_bound": brute_proxy(mutual / m, losses.mean(axis=0), marginal, (-1, 1)),
+        "okamoto_bound": brute_proxy(mutual / m, losses.mean(axis=0), marginal, (1,)),
         "cumulant_bound": brute_cumulant(mutual / m, losses.mean(axis=0), marginal),
         "pac_bayes_kl_bound": brute_kl(train, mutual / m) - train,
         "individual_sample_bound": np.sqrt(information(joint) / 2),
@@ -126,16 +131,25 @@ def enumerated_ladder(losses, m, alpha):
     }
 
 
+def bernoulli_cumulants(s, risks):
+    """log E exp(s (p - Bernoulli(p))) for s of shape (K, 1) and risks p (R,)."""
+    right = np.log(1 - risks, where=risks < 1, out=np.full(len(risks), -np.inf))
+    wrong = np.log(risks, where=risks > 0, out=np.full(len(risks), -np.inf))
+    return np.logaddexp(right, wrong - s) + s * risks
+
+
 def brute_cumulant(rate, risks, marginal):
     s = np.geomspace(1e-4, 1e6, 8001)[:, None]
-    psi = (
-        np.logaddexp(
-            np.log(1 - risks, where=risks < 1, out=np.full(len(risks), -np.inf)),
-            np.log(risks, where=risks > 0, out=np.full(len(risks), -np.inf)) - s,
-        )
-        + s * risks
-    )
+    psi = bernoulli_cumulants(s, risks)
     return 0.0 if rate < 1e-14 else float(((rate + psi @ marginal) / s[:, 0]).min())
+
+
+def brute_proxy(rate, risks, marginal, signs):
+    """sqrt(2 E[v_W] rate), v_p the largest 2 psi_p(s) / s^2 of a grid on the given sides of 0."""
+    grid = np.geomspace(1e-3, 60, 4001)[:, None]
+    ratios = [2 * bernoulli_cumulants(sign * grid, risks) / grid**2 for sign in signs]
+    proxies = np.concatenate(ratios).max(axis=0)
+    return float(np.sqrt(2 * (proxies @ marginal) * rate))
 
 
 def brute_kl(q, budget, n=20_001):
@@ -167,7 +181,9 @@ ORDERED = [
     ("disintegrated_bound", "individual_sample_bound"),
     ("individual_sample_bound", "xu_raginsky_bound"),
     ("xu_raginsky_bound", "union_bound"),
-    ("cumulant_bound", "xu_raginsky_bound"),
+    ("cumulant_bound", "okamoto_bound"),
+    ("okamoto_bound", "kearns_saul_bound"),
+    ("kearns_saul_bound", "xu_raginsky_bound"),
     ("pac_bayes_kl_bound", "xu_raginsky_bound"),
     ("total_variation_bound", "disintegrated_bound"),
     ("disintegrated_kl_bound", "disintegrated_bound"),
@@ -197,6 +213,8 @@ def test_each_function_against_enumeration(enumerated):
             "union_bound": bounds.union_bound(losses.shape[1], m),
             "xu_raginsky_bound_sigma_1": bounds.xu_raginsky_bound(mutual, m, sigma=1),
             "xu_raginsky_bound": bounds.xu_raginsky_bound(mutual, m),
+            "kearns_saul_bound": bounds.kearns_saul_bound(mutual, m, losses.mean(axis=0), marginal),
+            "okamoto_bound": bounds.okamoto_bound(mutual, m, losses.mean(axis=0), marginal),
             "cumulant_bound": bounds.cumulant_bound(mutual, m, losses.mean(axis=0), marginal),
             "pac_bayes_kl_bound": bounds.pac_bayes_kl_bound(mutual, m, min(1, train)),
             "individual_sample_bound": bounds.individual_sample_bound(rows),
@@ -250,6 +268,62 @@ def test_cumulant_and_kl_against_a_grid(rate, risks):
     assert bounds.pac_bayes_kl_bound(rate * 50, 50, train) == pytest.approx(
         brute_kl(train, rate) - train, abs=1e-4
     )
+
+
+@given(
+    st.lists(st.floats(1e-3, 1 - 1e-3), min_size=1, max_size=6),
+    st.floats(-8, 1).map(lambda x: 10**x),
+    st.integers(0, 2**32 - 1),
+)
+@example([1e-12, 0.5, 1 - 1e-12], 1e-3, 0)
+@example([0.5 - 1e-9, 0.5, 0.5 + 1e-9], 1.0, 0)
+def test_each_variance_proxy_asks_for_less(risks, rate, seed):
+    """Exact cumulants <= Okamoto <= Kearns & Saul <= Hoeffding, whatever the risks."""
+    marginal = np.random.default_rng(seed).dirichlet(np.ones(len(risks)))
+    rungs = [
+        bounds.cumulant_bound(rate * 50, 50, risks, marginal),
+        bounds.okamoto_bound(rate * 50, 50, risks, marginal),
+        bounds.kearns_saul_bound(rate * 50, 50, risks, marginal),
+        bounds.xu_raginsky_bound(rate * 50, 50),
+    ]
+    assert (np.diff(rungs) >= -1e-9 * (1 + np.array(rungs[1:]))).all(), rungs
+
+
+@pytest.mark.parametrize("p", ["1e-300", "1e-30", "0.01", "0.09", "0.3", "0.4999999999", "0.7"])
+def test_variance_proxies_against_mpmath(p):
+    """With one expert and 2 I = m the square of the bound is the proxy itself."""
+    with mpmath.workdps(50):
+        exact = mpmath.mpf(float(p))
+        two_sided = (1 - 2 * exact) / (2 * mpmath.log((1 - exact) / exact))
+        one_sided = exact * (1 - exact) if exact < 0.5 else two_sided
+    for bound, truth in ((bounds.kearns_saul_bound, two_sided), (bounds.okamoto_bound, one_sided)):
+        assert bound(5, 10, [float(p)], [1.0]) ** 2 == pytest.approx(float(truth), rel=1e-14)
+        assert bound(5, 10, [0.5], [1.0]) == 0.5
+        assert bound(5, 10, [0.0, 1.0], [0.3, 0.7]) == 0
+    assert bounds.okamoto_bound(0.0, 10, [0.1], [1.0]) == 0
+
+
+def test_okamoto_bounds_one_side_alone():
+    """Ten experts that err independently, one sample point, and a learner that picks among those
+    that err on it: the gap is negative, and larger than the bound for positive ones. The upper tail
+    of a rare error is thicker than its variance says; Kearns & Saul's bound holds."""
+    n_experts, p = 10, 0.05
+    errs = np.array(list(product((0, 1), repeat=n_experts)))
+    law = (p**errs * (1 - p) ** (1 - errs)).prod(axis=1)
+    candidates = np.where(errs.any(axis=1, keepdims=True), errs, 1)
+    posteriors = candidates / candidates.sum(axis=1, keepdims=True)
+    joint = law[:, None] * posteriors
+    gap = p - float((joint * errs).sum())
+    arguments = (information(joint), 1, np.full(n_experts, p), joint.sum(axis=0))
+    assert gap < 0 and bounds.okamoto_bound(*arguments) < abs(gap)
+    assert abs(gap) < bounds.kearns_saul_bound(*arguments)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, np.nan])
+def test_a_risk_that_is_no_probability_is_refused(bad):
+    for bound in (bounds.kearns_saul_bound, bounds.okamoto_bound):
+        with pytest.raises(ValueError, match="risks"):
+            bound(0.1, 10, [0.1, bad], [0.5, 0.5])
 
 
 def test_a_constant_loss_costs_nothing():

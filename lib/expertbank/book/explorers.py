@@ -474,6 +474,8 @@ LADDER_NAMES = {
     "union_bound": "union",
     "xu_raginsky_bound_sigma_1": "Theorem 1, σ = 1",
     "xu_raginsky_bound": "Theorem 1, σ = 1/2",
+    "kearns_saul_bound": "Kearns-Saul",
+    "okamoto_bound": "Okamoto",
     "cumulant_bound": "exact cumulants",
     "pac_bayes_kl_bound": "PAC-Bayes-kl",
     "individual_sample_bound": "individual sample",
@@ -513,7 +515,7 @@ def explore_ladder(
         return figure, move
 
     alt = (
-        "Bars on a logarithmic axis: each of twelve bounds as a multiple of the gap, the loosest "
+        "Bars on a logarithmic axis: each of fourteen bounds as a multiple of the gap, the loosest "
         "on top."
     )
     dials = {

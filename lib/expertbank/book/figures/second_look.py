@@ -194,8 +194,8 @@ def bound_ratios(alphas: np.ndarray, ratios: dict[str, np.ndarray]) -> Figure:
         heights[i] = min(heights[i], heights[i - 1] - 0.115)
     heights += max(0, np.log(0.83) - heights[-1])
     # more lines than the cycle has looks
-    colors = (RED, BLACK, RED, ORANGE, BLUE, GREEN, PINK, SKY, BLUE, GREEN, BLACK)
-    looks = zip(colors, "sXvD^oP*<>o", ["-", "--", "-.", ":"] * 3)
+    colors = (RED, BLACK, RED, ORANGE, PINK, BLUE, GREEN, PINK, SKY, ORANGE, BLUE, GREEN, BLACK)
+    looks = zip(colors, "sXvDp^oP*d<>o", ["-", "--", "-.", ":"] * 4)
     for (name, values), (color, marker, style), height in zip(
         ratios.items(), looks, np.exp(heights)
     ):
