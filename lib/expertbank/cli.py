@@ -22,7 +22,7 @@ import numpy as np
 
 from expertbank._checks import as_losses
 from expertbank._files import write_atomically
-from expertbank.book.claims import Evidence, bank_summary, reproduce
+from expertbank.book.claims import Evidence, bank_summary, headline, reproduce
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
 from expertbank.ladder import BoundLadder, LadderExperiment
@@ -197,11 +197,24 @@ def _add_report(commands) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    """every number of the papers beside ours: verdict, reported, found"""
-    for finding in reproduce(Evidence(load_bank(options.bank))):
+    """the papers' statements beside what is found: verdict, paper, ours, the bank alone"""
+    findings = reproduce(Evidence(load_bank(options.bank)))
+    print(f"{'verdict':13}  {'paper':>8}  {'ours':>8}  {options.bank:>8}  where: what")
+    for finding in findings:
         claim = finding.claim
-        numbers = f"{claim.reported:8.4f}  {finding.found:8.4f}"
-        print(f"{finding.verdict:10}  {numbers}  {claim.location}: {claim.quantity}")
+        found = finding.found
+        cells = [_cell(number) for number in (claim.reported, found.value, found.shipped)]
+        print(f"{finding.verdict:13}  {'  '.join(cells)}  {claim.location}: {claim.quantity}")
+    counted, outside = headline(findings)
+    names = "; ".join(finding.claim.quantity for finding in outside)
+    print(
+        f"\n{len(counted)} independent measured numbers, {len(outside)} outside: {names or 'none'}"
+    )
+
+
+def _cell(number: float | None) -> str:
+    """A number of the report, or that there is none."""
+    return f"{'-':>8}" if number is None else f"{number:8.4f}"
 
 
 # --- one's own tables ---

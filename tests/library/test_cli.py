@@ -167,7 +167,10 @@ def test_report_lists_every_row(capsys):
     from expertbank.book.claims import CLAIMS
 
     code, out, _ = run(capsys, "report")
-    assert code == 0 and len(out.splitlines()) == len(CLAIMS)
+    head, *rows, blank, total = out.splitlines()
+    assert code == 0 and len(rows) == len(CLAIMS)
+    assert head.split()[:3] == ["verdict", "paper", "ours"] and not blank
+    assert total.startswith("6 independent measured numbers, 1 outside: mean generalisation gap G")
 
 
 @pytest.mark.parametrize(

@@ -19,26 +19,21 @@ from expertbank.book.claims.evidence import (
 from expertbank.book.claims.p1 import P1
 from expertbank.book.claims.p2 import P2
 from expertbank.book.claims.p3 import P3
-from expertbank.book.claims.registry import Claim, Finding
+from expertbank.book.claims.registry import VERDICTS, Claim, Finding, Found, headline
 
-__all__ = ["CLAIMS", "TABLE_1", "TABLE_2", "Claim", "Evidence", "Finding"]
-__all__ += ["bank_summary", "repeat_tables", "reproduce", "spread"]
+__all__ = ["CLAIMS", "TABLE_1", "TABLE_2", "VERDICTS", "Claim", "Evidence", "Finding", "Found"]
+__all__ += ["bank_summary", "headline", "repeat_tables", "reproduce", "spread"]
 
 CLAIMS: tuple[Claim, ...] = (*P2.rows, *P1.rows, *P3.rows)
 
 
 def reproduce(evidence: Evidence, claims: tuple[Claim, ...] = CLAIMS) -> list[Finding]:
-    """Every claim with the number found for it, in the order given.
+    """Every claim with what is found in its place, in the order given.
 
     >>> from expertbank import load_bank
     >>> union = next(claim for claim in CLAIMS if claim.key == "union_bound_of_the_bank")
     >>> [finding] = reproduce(Evidence(load_bank()), (union,))
-    >>> finding.verdict, round(finding.found, 4)
-    ('reproduced', 0.0793)
+    >>> finding.verdict, round(finding.found.value, 4)
+    ('proved', 0.0793)
     """
-    findings = []
-    for claim in claims:
-        found = float(claim.compute(evidence))
-        interval = None if claim.cell is None else evidence.spreads[claim.cell].interval
-        findings.append(Finding(claim, found, interval))
-    return findings
+    return [Finding(claim, claim.compute(evidence)) for claim in claims]
