@@ -12,8 +12,8 @@ import yaml
 
 import style
 from expertbank.shipped.manifest import REPOSITORY
+from wings import LIBRARY, wing_of
 
-LIBRARY = REPOSITORY / "lib" / "expertbank"
 MODULES = sorted(LIBRARY.rglob("*.py"))
 # what a package shows to the outside: these may import all that is in it
 FACES = {"__init__", "routers", "shipped", "training", "book"}
@@ -253,14 +253,6 @@ def code_lines(path):
 
 # code lines a wing may have: a promise to the reader. Take something out before raising one.
 CAPS = {"core": 2800, "shipped": 500, "routers": 2800, "training": 1300, "book": 2000, "cli": 350}
-
-
-def wing_of(path):
-    """The part of the house that a module stands in."""
-    first = path.relative_to(LIBRARY).parts[0]
-    if first == "cli.py":
-        return "cli"
-    return first if first in CAPS else "core"
 
 
 @pytest.mark.parametrize("wing", CAPS)

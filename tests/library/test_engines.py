@@ -246,6 +246,7 @@ def stored(tmp_path_factory):
     return path, np.array(file)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_processes_gives_the_same(stored, tmp_path):
     try:
         from distributed import Client, LocalCluster
@@ -280,10 +281,12 @@ with dask.config.set(scheduler="threads", num_workers=2):
     point = eb.rate_distortion(losses, 0.1, tol=1e-2)
 assert point.certificate <= 1e-2 and point.rate > 0
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(int(status["VmHWM"].split()[0]) / 1024)  # ru_maxrss would count the process that started this one
+# ru_maxrss would count the process that started this one
+print(int(status["VmHWM"].split()[0]) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc, as on Linux"
 )
@@ -363,8 +366,8 @@ def test_missing_and_misshapen_files(tmp_path, threads):
 LOADED = """
 import sys
 import expertbank
-lazy = {"scipy.optimize", "scipy.stats", "scipy.sparse", "scipy.special", "array_api_compat", "dask", "distributed",
-        "torch", "zarr", "pyarrow", "matplotlib"}
+lazy = {"scipy.optimize", "scipy.stats", "scipy.sparse", "scipy.special", "array_api_compat"}
+lazy |= {"dask", "distributed", "torch", "zarr", "pyarrow", "matplotlib"}
 assert not lazy & set(sys.modules), lazy & set(sys.modules)
 expertbank.rate_distortion([[0, 1], [1, 0], [0, 0.5]], 0.2)
 heavy = lazy - {"scipy.optimize", "scipy.sparse", "scipy.special"}
