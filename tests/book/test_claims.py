@@ -52,6 +52,7 @@ def test_the_verdicts_of_this_build(findings):
         "bias_of_the_information",
         "risks_above_the_bound",
         "rate_that_buys_nothing",
+        "methods_that_differ",
         "rank_correlation_of_the_metric",
         "learned_below_the_reference",
         "learned_above_the_full_reference",

@@ -456,6 +456,37 @@ def test_entropy_of_a_group_by_drawing_groups():
     )
 
 
+def test_the_sign_flip_p_value_is_scipys_and_keeps_its_promise():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(3)
+
+    def frames(differences):
+        seeds = np.arange(len(differences))
+        zero = pandas.DataFrame({"seed": seeds, "loss": np.zeros(len(seeds))})
+        return pandas.DataFrame({"seed": seeds, "loss": differences}), zero
+
+    for shift in (0, 0.7, 5):
+        differences = rng.standard_normal(7) + shift
+        theirs = scipy.stats.permutation_test(
+            (differences, np.zeros(7)), lambda x, y: np.sum(x - y), permutation_type="samples"
+        )
+        assert contrast(*frames(differences)).p_value == pytest.approx(theirs.pvalue)
+    assert contrast(*frames(np.ones(8))).p_value == 2 / 256  # the least that eight seeds can give
+    # exchangeable pairs: no more than a twentieth of the p-values lie at or below 0.05
+    drawn = [contrast(*frames(rng.standard_normal(6) ** 3)).p_value for _ in range(400)]
+    assert np.mean(np.array(drawn) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_main_contrasts_have_eight_seeds_and_one_sign():
+    pytest.importorskip("pandas")
+    testbed = load_testbed()
+    for method, strength in (("LBL", 0.125), ("SH", 0), ("BA", 0)):
+        wanted = {"mix": "scripts", "method": method, "strength": strength, "capacity": None}
+        narrow, wide = (testbed.rows(**wanted, scope=scope) for scope in (1, 64))
+        found = contrast(narrow, wide, "loss_alone")
+        assert (found.n_seeds, found.n_positive, found.p_value) == (8, 8, 2 / 256)
+
+
 def test_contrasts_are_paired_by_seed():
     pandas = pytest.importorskip("pandas")
     rows = pandas.DataFrame({"seed": [0, 1, 2], "loss": [1.0, 2.0, 4.0]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,13 +111,23 @@ class Contrast:
 
     mean: float
     interval: tuple[float, float]
-    """95%, Student's, over seeds; infinite for a single one"""
+    """Student's, over seeds; infinite for a single one"""
+    p_value: float
+    """two-sided, of all ways to swap the two runs of a seed; never below 2 / 2^n for n seeds"""
     n_seeds: int
+    n_positive: int
+    """seeds at which the first run has the larger value"""
 
 
-def contrast(first: pd.DataFrame, second: pd.DataFrame, measure: str = "loss") -> Contrast:
+def contrast(
+    first: pd.DataFrame, second: pd.DataFrame, measure: str = "loss", level: float = 0.95
+) -> Contrast:
     """`measure` of the first rows less that of the second at the same seeds, which saw the same
     batches.
+
+    If the configuration did not matter, the two runs of a seed would be exchangeable: the p-value
+    needs that and nothing else. The interval of the given level assumes differences that are nearly
+    normal; for one of n intervals that shall hold together take `level = 1 - 0.05 / n`.
 
     Raises ValueError where no seed is common or one occurs twice.
 
@@ -124,8 +135,8 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, measure: str = "loss") -
     >>> first = pd.DataFrame({"seed": [0, 1, 2], "loss": [1.0, 2.0, 4.0]})
     >>> second = pd.DataFrame({"seed": [2, 0], "loss": [3.5, 0.9]})
     >>> found = contrast(first, second)
-    >>> round(found.mean, 4), found.n_seeds
-    (0.3, 2)
+    >>> round(found.mean, 4), found.n_seeds, found.p_value
+    (0.3, 2, 0.5)
     """
     seeds = np.intersect1d(first["seed"], second["seed"])
     if not len(seeds) or first["seed"].duplicated().any() or second["seed"].duplicated().any():
@@ -135,14 +146,27 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, measure: str = "loss") -
         )
     one = first.set_index("seed")[measure].loc[seeds]
     other = second.set_index("seed")[measure].loc[seeds]
-    differences = one - other
+    differences = np.asarray(one - other, dtype=float)
     mean = float(differences.mean())
     n_seeds = len(seeds)
     reach = np.inf
     if n_seeds > 1:
-        quantile = scipy.stats.t.ppf(0.975, n_seeds - 1)
-        reach = quantile * differences.std(ddof=1) / np.sqrt(n_seeds)
-    return Contrast(mean, (float(mean - reach), float(mean + reach)), n_seeds)
+        quantile = scipy.stats.t.ppf((1 + level) / 2, n_seeds - 1)
+        reach = float(quantile * differences.std(ddof=1) / np.sqrt(n_seeds))
+    return Contrast(
+        mean=mean,
+        interval=(mean - reach, mean + reach),
+        p_value=_sign_flip_p(differences),
+        n_seeds=n_seeds,
+        n_positive=int((differences > 0).sum()),
+    )
+
+
+def _sign_flip_p(differences: np.ndarray) -> float:
+    """How often the sum of all 2^n sign patterns of differences (n,) is at least as far from 0."""
+    signs = np.array(list(product((-1, 1), repeat=len(differences))))
+    sums = np.abs(signs @ differences)
+    return float(np.mean(sums >= abs(differences.sum()) * (1 - 1e-12)))
 
 
 def rank_correlation(values: ArrayLike, losses: ArrayLike) -> float:
