@@ -16,6 +16,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from expertbank.learners import Selection, simulate
 from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
 from expertbank.shipped.bank import load_bank
 from expertbank.shipped.manifest import REPOSITORY
-from expertbank.tables import open_table, read_table, table_of
+from expertbank.tables import open_table, read_table, reading, table_of
 
 DESCRIPTION = """\
 `expertbank`: the library from the command line, for the papers' bank and for a practitioner's own
@@ -253,8 +254,16 @@ def _simulate(options: argparse.Namespace) -> None:
     print(f"I(S;W)            {run.information:.6f} nats   95% [{low:.6f}, {high:.6f}]")
     print(f"train, test risk  {run.train_risk:.6f}  {run.test_risk:.6f}")
     print(f"gap               {run.gap:.6f} +- {run.gap_error:.6f}")
-    print(f"bound, sigma 1/2  {xu_raginsky_bound(run.information, m):.6f}")
-    print(f"union bound       {union_bound(losses.shape[1], m):.6f}")
+    if population is not None:
+        print("no bound          the samples are not drawn from that population")
+        return
+    # a loss in [a, b] is sub-Gaussian with sigma = (b - a)/2, and so every bound scales
+    low = float(np.min(losses))
+    high = float(np.max(losses))
+    width = 1.0 if low >= 0 and high <= 1 else high - low
+    bound = xu_raginsky_bound(run.information, m, width / 2)
+    print(f"bound             {bound:.6f}   sigma = {width / 2:g}")
+    print(f"union bound       {width * union_bound(losses.shape[1], m):.6f}")
 
 
 def _add_curve(commands) -> None:
@@ -287,14 +296,18 @@ def _curve(options: argparse.Namespace) -> None:
       expertbank curve losses.csv --lam 0.05 0.2 > curve.csv
       expertbank curve losses.npy --band 1e-4  # as many points as make D certain to 1e-4 everywhere
     """
-    if options.stream or Path(options.losses).suffix in (".zarr", ".parquet"):
-        table = table_of(open_table(options.losses))
+    stream = options.stream or Path(options.losses).suffix in (".zarr", ".parquet")
+    if stream:
+        with reading(options.losses):
+            table = table_of(open_table(options.losses))
     else:
         table = table_of(read_table(options.losses))
-    curve = rate_distortion_curve(
-        table, options.lam, tol=options.tol, band=options.band, method=options.method
-    )
-    print(f"# critical lambda {critical_lambda(table):.6g}")
+    with reading(options.losses) if stream else nullcontext():  # its chunks are read only now
+        curve = rate_distortion_curve(
+            table, options.lam, tol=options.tol, band=options.band, method=options.method
+        )
+        critical = critical_lambda(table)
+    print(f"# critical lambda {critical:.6g}")
     print("lambda,rate_nats,distortion,certificate")
     columns = np.stack([curve.lam, curve.rate, curve.distortion, curve.certificate], axis=1)
     for lam, rate, distortion, certificate in columns:
@@ -432,10 +445,12 @@ def _routes_report(options: argparse.Namespace) -> None:
 
     All information is in nats (divide by 0.693 for bits). First look at:
       dead, MaxVio  experts without work, and how much the busiest has beyond its share
-      I(X;T)        what the choice depends on the token at all: 0 is a router that ignores it,
-                    log E the most
-      I(D;T)        specialisation by domain; only what exceeds the column "null 95%" is evidence,
-                    and no more than the column "cap", log E - H(T|Seq), is possible
+      I(X;T)        where weights are known, how far they differ from token to token: 0 is the
+                    same for all, log E the most. Of choices alone there is H(T) - log k, which
+                    says how even the load is and nothing about what the router looks at
+      I(D;T)        specialisation by domain; evidence is a small "p, all layers": permutations of
+                    the domains over whole sequences, corrected for the number of layers. Where
+                    each sequence has one domain ("capped": yes) it is at most the column "cap"
       --explain prints a sentence on every number.
 
     examples:

@@ -11,8 +11,9 @@ merged into one with their total weight (`merge_rows`). `read_table` and `open_t
 from __future__ import annotations
 
 import math
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -50,18 +51,50 @@ def read_table(path: str | Path) -> np.ndarray:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; allowed is a .npy, .npz or .csv file")
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
+    if file.suffix not in readers:
+        raise ValueError(f"{file} ends in {file.suffix!r}; allowed are .npy, .npz and .csv")
+    with reading(file):
+        return readers[file.suffix](file)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong while a file is read becomes a ValueError of one line that names it.
+
+    Readers raise what they like at damaged files; none of it is a fault of the program.
+
+    >>> with reading("losses.csv"):
+    ...     [][0]
+    Traceback (most recent call last):
+    ValueError: losses.csv cannot be read as one table of numbers: list index out of range
+    """
     try:
-        if file.suffix == ".npy":
-            return np.load(file, allow_pickle=False)
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                (name,) = archive.files
-                return archive[name]
-        if file.suffix == ".csv":
-            return np.loadtxt(file, delimiter=",", ndmin=2)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as one table of numbers: {error}") from error
-    raise ValueError(f"{file} ends in {file.suffix!r}; allowed are .npy, .npz and .csv")
+        yield
+    except (FileNotFoundError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = f"{path} cannot be read as one table of numbers: {lines[0][:200]}"
+        raise ValueError(reason) from error
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    return np.load(file, allow_pickle=False)
+
+
+def _read_npz(file: Path) -> np.ndarray:
+    with np.load(file, allow_pickle=False) as archive:
+        if len(archive.files) != 1:
+            raise ValueError(f"it holds {archive.files}; allowed is one array")
+        return archive[archive.files[0]]
+
+
+def _read_csv(file: Path) -> np.ndarray:
+    # programs of offices write a byte order mark
+    with file.open(encoding="utf-8-sig") as lines, warnings.catch_warnings():
+        warnings.simplefilter("error")  # an empty file is one
+        return np.loadtxt(lines, delimiter=",", ndmin=2)
 
 
 def open_table(path: str | Path, chunk_rows: int | None = None) -> da.Array:
@@ -90,7 +123,8 @@ def open_table(path: str | Path, chunk_rows: int | None = None) -> da.Array:
         )
     if chunk_rows is not None:
         chunk_rows = as_count(chunk_rows, "chunk_rows")
-    return READERS[path.suffix](path, chunk_rows)
+    with reading(path):
+        return READERS[path.suffix](path, chunk_rows)
 
 
 # numbers in one chunk of a .npy file: 32 MB in double precision
@@ -125,9 +159,56 @@ def _open_zarr(path: Path, chunk_rows: int | None) -> da.Array:
 
 
 def _open_parquet(path: Path, chunk_rows: int | None) -> da.Array:
-    import dask.dataframe as dd
+    """A chunk for each group of rows of each file; a column that pandas kept as its index is none
+    of the experts'."""
+    import dask.array as da
+    import pyarrow.parquet as parquet
+    from dask.delayed import delayed
 
-    return dd.read_parquet(path).to_dask_array(lengths=True)
+    files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path.name} is a folder without .parquet files")
+    schema = parquet.read_schema(files[0])
+    names = _expert_columns(path, schema)
+    dtype = np.result_type(*(schema.field(name).type.to_pandas_dtype() for name in names))
+    read = delayed(_read_row_group, pure=True)
+    chunks = []
+    for file in files:
+        metadata = parquet.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            n_rows = metadata.row_group(group).num_rows
+            if n_rows:
+                rows = read(file, group, names, dtype)
+                chunks.append(da.from_delayed(rows, (n_rows, len(names)), dtype))
+    if not chunks:
+        raise ValueError(f"{path.name} has no rows; at least one input is needed")
+    return da.concatenate(chunks)
+
+
+def _expert_columns(path: Path, schema: Any) -> list[str]:
+    """Names of the columns of numbers; ValueError where another one is no index."""
+    from pyarrow import types
+
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    names = [name for name in schema.names if name not in index]
+    for name in names:
+        kind = schema.field(name).type
+        numeric = (types.is_integer, types.is_floating, types.is_boolean)
+        if not any(is_kind(kind) for is_kind in numeric):
+            raise ValueError(f"{path.name}: column {name} holds {kind}; allowed are numbers")
+    if not names:
+        raise ValueError(f"{path.name} has no columns of numbers; one for each expert is needed")
+    return names
+
+
+def _read_row_group(file: Path, group: int, names: list[str], dtype: np.dtype) -> np.ndarray:
+    import pyarrow.parquet as parquet
+
+    table = parquet.ParquetFile(file).read_row_group(group, columns=names)
+    columns = [table.column(name) for name in names]
+    if any(column.null_count for column in columns):
+        dtype = np.dtype(float)  # what is missing becomes NaN, which the checks refuse
+    return np.column_stack([column.to_numpy().astype(dtype) for column in columns])
 
 
 READERS: dict[str, Callable[[Path, int | None], da.Array]] = {
@@ -138,8 +219,10 @@ READERS: dict[str, Callable[[Path, int | None], da.Array]] = {
 
 
 def _two_dimensions(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
-    if len(shape) != 2:
-        raise ValueError(f"{path.name} has shape {shape}; allowed is (N, R): inputs by experts")
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(
+            f"{path.name} has shape {shape}; allowed is (N, R), inputs by experts, at least one each"
+        )
     n_inputs, n_experts = shape
     return n_inputs, n_experts
 
@@ -556,6 +639,8 @@ def as_table(losses: Any) -> tuple[Any, str]:
         )
     if not any(kind in str(losses.dtype) for kind in ("float", "int", "bool")):
         raise ValueError(f"losses has dtype {losses.dtype}; allowed are real numbers")
+    if isinstance(getattr(losses, "_meta", None), np.ma.MaskedArray):
+        raise ValueError("losses is a masked array; fill it or drop the masked rows first")
     if library == "torch":
         losses = losses.detach()
     return losses, library
@@ -625,6 +710,9 @@ def _parts(losses: Any, weights: Any) -> list[tuple[Any, Any]]:
         raise ValueError(
             "losses has chunks of unknown length; its compute_chunk_sizes() must be called first"
         )
+    if 0 in sizes:  # as a filter leaves them
+        sizes = tuple(size for size in sizes if size)
+        losses = losses.rechunk({0: sizes})
     weight_parts = _weights_in_chunks(weights, sizes)
     # all sums in one pass, without the weights in memory
     sought = [(delayed(np.min)(part), delayed(np.sum)(part)) for part in weight_parts]

@@ -66,7 +66,7 @@ TAKES_RISKS = {
         ([["a", "b"]], "<U1"),
         ([[1j, 0]], "complex"),
         (None, "()"),
-        ([[None, 1.0]], "object"),
+        ([[None, 1.0]], "None"),
     ],
 )
 def test_loss_tables(function, losses, found):

@@ -80,7 +80,7 @@ def test_simulate_names_information_gap_and_bounds(capsys, tmp_path):
     )
     assert code == 0
     assert [line.split("  ")[0] for line in out.splitlines()] == [
-        "I(S;W)", "train, test risk", "gap", "bound, sigma 1/2", "union bound",
+        "I(S;W)", "train, test risk", "gap", "bound", "union bound",
     ]  # fmt: skip
 
 
