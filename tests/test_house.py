@@ -24,10 +24,17 @@ LAYERS = [
     {"learners", "channels", "solver"},
     {"bounds", "theorem1", "privacy", "links", "distortions"},
     {"ladder", "rate_distortion"},
-    {"uncertainty", "synthetic", "gates", "theorem2", "routers._batch", "routers._sets"},
+    {"uncertainty", "synthetic", "gates", "theorem2"},
+    {"routers._batch", "routers._sets", "routers._kept"},
     {"shipped.manifest", "shipped.frames", "routers.measures", "routers.quantities"},
     {"shipped.bank", "shipped.testbed", "routers.statistics"},
-    {"shipped.gates", "routers.agreement", "routers.coactivation", "routers.formats._common"},
+    {
+        "shipped.gates",
+        "routers.agreement",
+        "routers.coactivation",
+        "routers.nulls",
+        "routers.formats._common",
+    },
     {"routers.formats.*"},
     {"routers.formats"},
     {"routers.report", "routers.hooks"},
@@ -225,7 +232,7 @@ def test_the_rules_find_what_they_forbid(name, bad, good):
 def test_examples_and_names_are_found():
     without = ast.parse('def f():\n    "Says."\n\ndef g():\n    ">>> g()"\n')
     assert [line for line, _ in style.missing_examples(without)] == [1]
-    names = ast.parse("A, b = 1, 2\n_c = 3\nd: int = 4\nclass E: pass\nimport f")
+    names = ast.parse("A, b = 1, 2\n_c = 3\nd: int = 4\nd['g'] = 5\nclass E: pass\nimport f")
     assert [name for name, _ in style.public_names(names)] == ["A", "b", "d", "E"]
 
 

@@ -35,7 +35,7 @@ def as_losses(losses: ArrayLike, name: str = "losses") -> np.ndarray:
     Traceback (most recent call last):
     ValueError: losses has shape (2,); allowed is (N, R): inputs by experts
     """
-    table = _as_array(losses, name)
+    table = as_array(losses, name)
     if table.ndim != 2:
         raise ValueError(f"{name} has shape {table.shape}; allowed is (N, R): inputs by experts")
     if table.shape[0] == 0 or table.shape[1] == 0:
@@ -52,7 +52,7 @@ def as_risks(risks: ArrayLike, name: str = "risks") -> np.ndarray:
     Traceback (most recent call last):
     ValueError: risks holds nan at (1,); all entries must be finite
     """
-    array = _as_array(risks, name)
+    array = as_array(risks, name)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"{name} has shape {array.shape}; allowed is (..., R) with R >= 1")
     return _as_finite(array, name).astype(float, copy=False)
@@ -106,7 +106,7 @@ def as_gate(gate: ArrayLike, name: str = "gate") -> np.ndarray:
     Traceback (most recent call last):
     ValueError: gate has shape (2,); allowed is (N, R) with N, R >= 1, each row p(t|x)
     """
-    array = _as_array(gate, name)
+    array = as_array(gate, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
             f"{name} has shape {array.shape}; allowed is (N, R) with N, R >= 1, each row p(t|x)"
@@ -146,7 +146,7 @@ def as_interval(
     Traceback (most recent call last):
     ValueError: alpha is 1.5; allowed is [0, 1]
     """
-    array = _as_array(value, name)
+    array = as_array(value, name)
     if array.dtype.kind not in "fiub":
         kinds = f"a number in [{low:g}, {high:g}]" if allowed is None else allowed
         raise ValueError(f"{name} is {value!r}; allowed is {kinds}")
@@ -194,8 +194,14 @@ def _range(low: float, high: float, allowed: str | None) -> str:
     return f"[{low:g}, {high:g}]" if allowed is None else allowed
 
 
-def _as_array(value: Any, name: str) -> np.ndarray:
-    """Whatever holds numbers as an array in the machine's byte order, at least 32 bits a float."""
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Whatever holds numbers as an array in the machine's byte order, at least 32 bits a float.
+
+    >>> as_array(np.ma.masked_array([1, 2], [True, False]), "labels")
+    Traceback (most recent call last):
+    ValueError: labels is a masked array, whose hidden numbers mean nothing; allowed are plain ones: \
+drop the masked rows, or fill them by its filled(...)
+    """
     if _is_masked(value):
         raise ValueError(
             f"{name} is a masked array, whose hidden numbers mean nothing; allowed are plain ones: "
@@ -244,7 +250,7 @@ def _as_finite(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _as_nonnegative(p: ArrayLike, name: str) -> np.ndarray:
-    array = _as_finite(_as_array(p, name), name).astype(float, copy=False)
+    array = _as_finite(as_array(p, name), name).astype(float, copy=False)
     if array.size and array.min() < 0:
         raise ValueError(f"{name} holds {array.min():.3g}; entries must not be negative")
     return array

@@ -280,6 +280,14 @@ def requests(rng, lengths=(7, 3, 5)):
     ]
 
 
+def numbered(statistics):
+    """With sequences numbered through: their ids are not in the file."""
+    for layer in statistics.layers.values():
+        known = layer.kept_ids >= 0
+        layer.kept_ids[known] = np.arange(known.sum())
+    return statistics
+
+
 def test_vllm_requests(tmp_path, rng):
     arrays, domain = requests(rng), np.array([1, 0, 1])
     statistics = RouterStatistics(E, K, n_domains=2, n_positions=7)
@@ -295,11 +303,7 @@ def test_vllm_requests(tmp_path, rng):
         domain=domain,
     )
     found = statistics_of(tmp_path / "v.npz", n_experts=E, n_positions=7)
-    for layer in found.layers.values():
-        layer.null[...] = 0  # drawn by the ids of the sequences, which the file does not hold
-    for layer in statistics.layers.values():
-        layer.null[...] = 0
-    same(found, statistics)
+    same(numbered(found), numbered(statistics))
 
 
 def test_vllm_one_array_a_file_each_of_a_domain(tmp_path, rng):
@@ -313,8 +317,8 @@ def test_vllm_one_array_a_file_each_of_a_domain(tmp_path, rng):
     total = parts[0] + parts[1] + parts[2]
     assert total.layers[0].sequences == 3
     assert total.layers[0].domains.sum(axis=1).tolist() == [24, 6]
-    drawn = [part.layers[0].null.argmax(axis=1).tolist() for part in parts]
-    assert drawn[0] != drawn[1]  # sequences of different files are different sequences
+    # sequences of different files are different sequences
+    assert (total.layers[0].kept_ids >= 0).sum() == 3
 
 
 def test_vllm_prompt_and_answer_are_one_request(tmp_path, rng):
@@ -425,10 +429,7 @@ def test_sglang_per_token(tmp_path, routing, torch):
             "domain": np.ones(N, int),
         }
         statistics.update(layer, routing["chosen"][layer], sequence=sequence, **labels)
-    for each in (found, statistics):
-        for layer in each.layers.values():
-            layer.null[...] = 0
-    same(found, statistics)
+    same(numbered(found), numbered(statistics))
 
 
 @pytest.mark.parametrize("mode", ["stat", "per_pass"])

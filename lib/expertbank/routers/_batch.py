@@ -9,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from expertbank._checks import as_array
+
 
 def as_mask(mask: ArrayLike | None, n_tokens: int) -> np.ndarray:
     """Which of the tokens count, (n,) booleans; None keeps all."""
     if mask is None:
         return np.ones(n_tokens, bool)
-    mask = np.asarray(mask)
+    mask = as_array(mask, "mask")
     is_yes_or_no = mask.dtype == bool or np.isin(mask, (0, 1)).all()
     if mask.shape != (n_tokens,) or not is_yes_or_no:
         raise ValueError(
@@ -51,7 +53,7 @@ def as_integers(
     values: ArrayLike, name: str, shape: tuple[int, ...], keep: np.ndarray, below: int | None
 ) -> np.ndarray:
     """Integers of this shape, of the tokens to keep: 0 to below - 1, and -1 for none."""
-    array = np.asarray(values)
+    array = as_array(values, name)
     if array.shape != tuple(shape):
         raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}")
     if array.dtype.kind not in "iu":
@@ -74,7 +76,7 @@ def as_amounts(
     values: ArrayLike, name: str, shape: tuple[int, ...], keep: np.ndarray
 ) -> np.ndarray:
     """Finite numbers >= 0 of this shape, of the tokens to keep."""
-    array = np.asarray(values)
+    array = as_array(values, name)
     if array.shape != tuple(shape):
         raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}")
     if array.dtype.kind not in "fiu":

@@ -169,7 +169,7 @@ def record_routing(
     n_domains: int = 0,
     n_positions: int = 0,
     n_tokens: int = 0,
-    relabellings: int = 20,
+    n_kept: int = 1024,
     seed: int = 0,
 ) -> RoutingRecorder:
     """A context manager that runs a transformers model and adds up what its routers choose::
@@ -179,7 +179,7 @@ def record_routing(
         report = routing_report(recorder.statistics)
 
     `statistics` to add to, or None: new ones with the sizes given here (0 = not kept; `n_tokens` is
-    the size of the vocabulary). `routers` maps names of modules to extractors `extract(module,
+    the size of the vocabulary, `n_kept` how many sequences the null may permute). `routers` maps names of modules to extractors `extract(module,
     arguments, output) -> Choice`, for routers that are not in `MODEL_FAMILIES`. Raises ValueError
     where no router is found.
 
@@ -209,7 +209,7 @@ def record_routing(
             n_domains=n_domains,
             n_positions=n_positions,
             n_tokens=n_tokens,
-            relabellings=relabellings,
+            n_kept=n_kept,
             seed=seed,
         )
     return RoutingRecorder(model, statistics, found)

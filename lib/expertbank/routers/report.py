@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from expertbank._checks import as_count
 from expertbank.information import (
     conditional_information,
     entropy,
@@ -26,12 +27,14 @@ from expertbank.routers.coactivation import (
     uniform_total_correlation,
     uniform_tree,
 )
-from expertbank.routers.quantities import QUANTITIES
+from expertbank.routers.nulls import DomainNull, domain_null, family_p, holds_mixed
+from expertbank.routers.quantities import CAUTIONS, QUANTITIES, RATE_OF_PICKS, Quantity
 from expertbank.routers.statistics import Layer, LayerStatistics, RouterStatistics
 
-HIGH = 0.95  # quantile of the null
+RELABELLINGS = 199  # the fewest with which p falls to 0.005
+UNEVEN = 2.0  # ratio of the lengths of domains' texts from which p values need a caution
 WIDTH = 110  # of text in a terminal
-MOST_NAMED = 12  # dead experts of a layer that a note names; JSON has all
+MOST_NAMED = 12  # dead experts of a layer, or layers, that a note names; JSON has all
 
 # fields of a layer, by what is known of it
 Fields = dict[str, Any]
@@ -73,19 +76,25 @@ class LayerReport:
     domain_entropy: float | None = None
     domain_information: float | None = None
     domain_bias: float | None = None
-    null_unit: str | None = None
-    null_mean: float | None = None
-    null_high: float | None = None
-    excess: float | None = None
     given_position: float | None = None
     given_position_bias: float | None = None
     purity: float | None = None
     load_purity: float | None = None
     fano_floor: float | None = None
+    # whether that is more than chance
+    null_unit: str | None = None
+    permuted: int | None = None
+    length_ratio: float | None = None
+    null_mean: float | None = None
+    null_high: float | None = None
+    excess: float | None = None
+    domain_p: float | None = None
+    family_p: float | None = None
     # sequences, positions, tokens
     sequences: int | None = None
     sequence_entropy: float | None = None
     cap: float | None = None
+    capped: str | None = None
     sequence_information: float | None = None
     sequence_bias: float | None = None
     position_information: float | None = None
@@ -126,6 +135,20 @@ class RoutingReport:
     pooled_balance_loss: float | None
     """E sum_i f_i P_i with f and P averaged over layers first, as transformers does (there times
     k)"""
+    relabellings: int = RELABELLINGS
+    """n behind each p value; of a file of an earlier version, as many as it holds"""
+
+    def quantity(self, name: str) -> Quantity:
+        """What the number in a field is called here and how to read it: where no layer has more
+        than choices, `rate` is no I(X;T) of the router's weights.
+
+        >>> statistics = RouterStatistics(n_experts=4, n_chosen=1)
+        >>> statistics.update(0, [[0], [0], [1], [2]])
+        >>> routing_report(statistics).quantity("rate").label
+        'H(T) - log k'
+        """
+        picks_alone = all(layer.rate_of in (None, "picks") for layer in self.layers)
+        return RATE_OF_PICKS if name == "rate" and picks_alone else QUANTITIES[name]
 
     def groups(self) -> dict[str, list[str]]:
         """Fields by table, only those that some layer has."""
@@ -142,13 +165,13 @@ class RoutingReport:
         for group, names in self.groups().items():
             lines += [group, *self._table_lines(names), ""]
             if explain:
-                lines += [*_explanation_lines(names), ""]
+                lines += [*self._explanation_lines(names), ""]
         lines += [textwrap.fill(note, WIDTH) for note in self.notes()]
         return "\n".join(lines).rstrip() + "\n"
 
     def _table_lines(self, names: list[str]) -> list[str]:
         """Heads, a rule and a line a layer, aligned."""
-        heads = ["layer", *(QUANTITIES[name].label for name in names)]
+        heads = ["layer", *(self.quantity(name).label for name in names)]
         rows = [
             [str(layer.layer), *(shown(getattr(layer, name)) for name in names)]
             for layer in self.layers
@@ -161,6 +184,20 @@ class RoutingReport:
             lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
         return lines
 
+    def _explanation_lines(self, names: list[str]) -> list[str]:
+        """How to read these numbers, beside the label of each."""
+        quantities = [self.quantity(name) for name in names]
+        width = max(len(quantity.label) for quantity in quantities)
+        indent = " " * (width + 4)
+        lines = []
+        for quantity in quantities:
+            head = f"  {quantity.label.ljust(width)}  "
+            wrapped = textwrap.fill(
+                quantity.text, WIDTH, initial_indent=head, subsequent_indent=indent
+            )
+            lines.append(wrapped)
+        return lines
+
     def title(self) -> str:
         """One line: what was counted."""
         plural = "s" if len(self.layers) > 1 else ""
@@ -170,15 +207,14 @@ class RoutingReport:
         )
 
     def notes(self) -> list[str]:
-        """What needs a sentence: dead experts, and the pooled balance loss beside the worst
-        layer's."""
+        """What needs a sentence: dead experts, the pooled balance loss beside the worst layer's,
+        and what keeps a p value or a cap from holding."""
         notes = []
         for layer in self.layers:
             dead = layer.dead_experts
             if dead:
-                named = ", ".join(map(str, dead[:MOST_NAMED]))
-                more = f" and {len(dead) - MOST_NAMED} more" if len(dead) > MOST_NAMED else ""
-                notes.append(f"Dead experts in layer {layer.layer}: {named}{more}.")
+                named = _listed([str(expert) for expert in dead])
+                notes.append(f"Dead experts in layer {layer.layer}: {named}.")
         losses = [layer.balance_loss for layer in self.layers if layer.balance_loss is not None]
         if self.pooled_balance_loss is not None and len(losses) > 1:
             notes.append(
@@ -186,7 +222,25 @@ class RoutingReport:
                 f"up to {max(losses):.4f}: a model's pooled loss cannot see what layers make up "
                 "for in one another."
             )
-        return notes
+        return notes + self._cautions()
+
+    def _cautions(self) -> list[str]:
+        """One sentence on each thing that the tables' claims need and these layers have not."""
+        cautions = []
+        for reason in ("mixed", "apart"):
+            names = [str(layer.layer) for layer in self.layers if layer.capped == reason]
+            if names:
+                cautions.append(CAUTIONS[reason].format(layers=_listed(names)))
+        if any(_is_sampled(layer) for layer in self.layers):
+            cautions.append(CAUTIONS["sampled"])
+        ratio = max((layer.length_ratio for layer in self.layers if layer.length_ratio), default=1)
+        if ratio > UNEVEN:
+            cautions.append(CAUTIONS["lengths"].format(ratio=ratio))
+        n = self.relabellings
+        if n < RELABELLINGS and any(layer.domain_p for layer in self.layers):
+            few = CAUTIONS["few"].format(n=n, least=1 / (n + 1), wanted=RELABELLINGS)
+            cautions.append(few)
+        return cautions
 
     def json(self) -> dict[str, Any]:
         """Everything as plain dicts and lists that `json.dumps` takes; what is not known is
@@ -201,7 +255,9 @@ class RoutingReport:
             "n_chosen": self.n_chosen,
             "pooled_balance_loss": _plain(self.pooled_balance_loss),
             "layers": layers,
-            "explanations": {name: quantity.text for name, quantity in QUANTITIES.items()},
+            "relabellings": self.relabellings,
+            "labels": {name: self.quantity(name).label for name in QUANTITIES},
+            "explanations": {name: self.quantity(name).text for name in QUANTITIES},
         }
 
 
@@ -209,12 +265,15 @@ def routing_report(
     statistics: RouterStatistics,
     agreements: Mapping[Layer, Agreement] | None = None,
     layers: Iterable[Layer] | None = None,
+    relabellings: int = RELABELLINGS,
 ) -> RoutingReport:
     """The report on a router's statistics; `agreements` (layer -> Agreement) adds a comparison with
     another run.
 
-    `layers` picks some, in that order. Raises ValueError where there is no such layer, or none at
-    all.
+    `layers` picks some, in that order. `relabellings` is how many permutations of the domains p
+    values are made of; those corrected for the number of layers speak of all layers of the
+    statistics, however many are picked. Raises ValueError where there is no such layer, or none at
+    all, and for no relabelling.
 
     >>> statistics = RouterStatistics(n_experts=4, n_chosen=2, n_domains=2)
     >>> statistics.update(0, 8 * [[0, 1], [2, 3]], domain=8 * [0, 1], sequence=range(16))
@@ -237,9 +296,23 @@ def routing_report(
             )
     if not names:
         raise ValueError("the statistics hold no layer; update them first")
-    found = tuple(_layer_report(statistics, name, agreements.get(name)) for name in names)
+    as_count(relabellings, "relabellings")
+    nulls: dict[Layer, DomainNull] = {}
+    for name in known:
+        null = domain_null(statistics, name, relabellings)
+        if null is not None:
+            nulls[name] = null
+    adjusted = family_p(nulls)
+    found = []
+    for name in names:
+        fields = _layer_fields(statistics, name, agreements.get(name))
+        if name in nulls:
+            fields |= _null_fields(nulls[name], fields["domain_information"])
+            fields["family_p"] = adjusted.get(name)
+        found.append(LayerReport(name, int(known[name].tokens), **fields))
     pooled = _pooled_balance_loss([known[name] for name in names])
-    return RoutingReport(statistics.n_experts, statistics.n_chosen, found, pooled)
+    fewest = min((len(null.values) for null in nulls.values()), default=relabellings)
+    return RoutingReport(statistics.n_experts, statistics.n_chosen, tuple(found), pooled, fewest)
 
 
 # --- text ---
@@ -262,16 +335,17 @@ def shown(value: float | int | str | None) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _explanation_lines(names: list[str]) -> list[str]:
-    """How to read these numbers, a sentence for each beside its label."""
-    width = max(len(QUANTITIES[name].label) for name in names)
-    indent = " " * (width + 4)
-    lines = []
-    for name in names:
-        head = f"  {QUANTITIES[name].label.ljust(width)}  "
-        text = QUANTITIES[name].text
-        lines.append(textwrap.fill(text, WIDTH, initial_indent=head, subsequent_indent=indent))
-    return lines
+def _is_sampled(layer: LayerReport) -> bool:
+    """Whether the null permutes fewer sequences than there are."""
+    n_permuted = layer.permuted
+    n_known = layer.sequences if layer.capped == "yes" else None
+    return n_permuted is not None and n_known is not None and n_permuted < n_known
+
+
+def _listed(names: list[str]) -> str:
+    """Names, with no more than `MOST_NAMED` of them written out."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _natural(name: Layer) -> list[int | str]:
@@ -289,16 +363,14 @@ def _plain(value: Any) -> Any:
 # --- the numbers of a layer, group by group ---
 
 
-def _layer_report(
-    statistics: RouterStatistics, name: Layer, agreement: Agreement | None
-) -> LayerReport:
+def _layer_fields(statistics: RouterStatistics, name: Layer, agreement: Agreement | None) -> Fields:
     layer = statistics.layers[name]
     n_experts = statistics.n_experts
     found: Fields = {}
     if layer.slots.any() or layer.sizes.sum() or layer.probable:
         found |= _rate_fields(layer) | _load_fields(layer, n_experts, statistics.n_chosen)
     if layer.domains.any():
-        found |= _domain_fields(layer, statistics.seed)
+        found |= _domain_fields(layer)
     if layer.sequence_slots.any():
         found |= _sequence_fields(layer, n_experts)
     if layer.positions.any():
@@ -320,7 +392,7 @@ def _layer_report(
             "matched_flip_rate": agreement.matched_flip_rate,
             "agreement_information": agreement.information,
         }
-    return LayerReport(name, int(layer.tokens), **found)
+    return found
 
 
 def _rate_fields(layer: LayerStatistics) -> Fields:
@@ -386,7 +458,7 @@ def _load_fields(layer: LayerStatistics, n_experts: int, n_chosen: int) -> Field
     }
 
 
-def _domain_fields(layer: LayerStatistics, seed: int) -> Fields:
+def _domain_fields(layer: LayerStatistics) -> Fields:
     counts = layer.domains[layer.domains.any(axis=1)]
     information = joint_information(counts)
     accuracy = measures.load_purity(counts)
@@ -398,15 +470,6 @@ def _domain_fields(layer: LayerStatistics, seed: int) -> Fields:
         "purity": measures.purity(counts),
         "load_purity": accuracy,
     }
-    unit, null = _domain_null(layer, counts, seed)
-    if len(null):
-        mean = float(null.mean())
-        found |= {
-            "null_unit": unit,
-            "null_mean": mean,
-            "null_high": float(np.quantile(null, HIGH)),
-            "excess": information - mean,
-        }
     if len(counts) > 1:
         found["fano_floor"] = measures.fano_floor(accuracy, label_entropy, len(counts))
     if layer.positions.any():
@@ -417,22 +480,17 @@ def _domain_fields(layer: LayerStatistics, seed: int) -> Fields:
     return found
 
 
-def _domain_null(layer: LayerStatistics, counts: np.ndarray, seed: int) -> tuple[str, np.ndarray]:
-    """Unit and values (relabellings,) of I(D;T) under random domains, of as many as were seen.
-
-    Where every counted slot had a sequence, these are the statistics' pseudo-domains. Otherwise
-    slots are dealt out by the domains' shares, as if they were independent.
-    """
-    tables = layer.null
-    n_seen = len(counts)
-    if tables.size and (tables.sum(axis=(1, 2)) == counts.sum()).all():
-        # pseudo-domains beyond those that were seen are folded onto them
-        folded = [[table[d::n_seen].sum(axis=0) for d in range(n_seen)] for table in tables]
-        return "sequences", np.array([joint_information(table) for table in folded])
-    shares = counts.sum(axis=1) / counts.sum()
-    size = (len(tables), counts.shape[1])
-    dealt = np.random.default_rng(seed).multinomial(counts.sum(axis=0), shares, size=size)
-    return "slots", np.array([joint_information(table.T) for table in dealt])
+def _null_fields(null: DomainNull, information: float) -> Fields:
+    """What relabelling says about I(D;T) of a layer."""
+    return {
+        "null_unit": null.unit,
+        "permuted": null.n_units,
+        "length_ratio": null.lengths,
+        "null_mean": null.mean,
+        "null_high": null.high,
+        "excess": information - null.mean,
+        "domain_p": null.p,
+    }
 
 
 def _sequence_fields(layer: LayerStatistics, n_experts: int) -> Fields:
@@ -446,9 +504,21 @@ def _sequence_fields(layer: LayerStatistics, n_experts: int) -> Fields:
         "sequences": int(layer.sequences),
         "sequence_entropy": inside,
         "cap": max(0.0, float(np.log(n_experts)) - inside),
+        "capped": _capped(layer),
         "sequence_information": max(0.0, information),
         "sequence_bias": (n_free - n_free_load) / (2 * slots),
     }
+
+
+def _capped(layer: LayerStatistics) -> str | None:
+    """Whether I(D;T) <= I(Seq;T) is sure: the domain is a function of the sequence, and both are
+    known of the same slots. None where one of them is not known at all."""
+    if not layer.domains.any() or layer.mixed_sequences < 0:
+        return None
+    if holds_mixed(layer):
+        return "mixed"
+    same = layer.known_slots == layer.domains.sum() == layer.sequence_slots.sum()
+    return "yes" if same else "apart"
 
 
 def _coactivation_fields(layer: LayerStatistics, n_experts: int) -> Fields:

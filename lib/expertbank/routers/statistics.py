@@ -1,8 +1,10 @@
 """What a router did, in constant memory: sums that grow batch by batch and add up over machines.
 
 T is the expert of a slot: a token that takes k experts fills k slots and counts k times, once for
-each, so every quantity that is made of counts speaks of the same T, and I(D;T) <= I(Seq;T) <=
-I(X;T) holds for the estimates too.
+each, so every quantity that is made of counts speaks of the same T. Where each sequence has one
+domain, and domains and sequences are known of the same tokens, I(D;T) <= I(Seq;T) <= I(X;T) holds
+for the estimates too, as long as T is a uniform pick among a token's experts: weights make another
+T, whose I(X;T) may lie below the other two.
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count
+from expertbank._checks import as_count, sum_tolerance
 from expertbank._files import write_atomically
 from expertbank.routers._batch import as_amounts, as_choices, as_integers, as_mask
+from expertbank.routers._kept import SEVERAL, Sequences, keep_lowest
 from expertbank.routers._sets import SetNumbering, number_of_sets
 from expertbank.routers.measures import routing_counts
 
-FILE_FORMAT = "expertbank router statistics 1"
+FILE_FORMAT = "expertbank router statistics 2"
+OLD_FORMAT = "expertbank router statistics 1"  # random relabellings in place of sequences
 MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above, only pairs are
-TOLERANCE = 0.02  # how far a row of probabilities may miss 1: bfloat16 has three digits
+KEPT = ("kept_ids", "kept_domains", "kept_slots")  # the fields of a layer that do not add up
 # the argument of `RouterStatistics` that makes room for a label; a sequence needs none
 ROOM_FOR = {"domain": "n_domains", "position": "n_positions", "token": "n_tokens"}
 
@@ -40,10 +44,10 @@ Layer = int | str
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums over the tokens of one layer; E experts, k slots, all arrays, of which two add up field
-    by field.
+    """Sums over the tokens of one layer; E experts, k slots, all arrays. Those of two parts add up
+    field by field, but for the kept sequences, of which `include` keeps the right ones.
 
-    Counts are int64 and exact. Arrays of what was not asked for are empty. `RouterStatistics` makes
+    Counts are exact integers. Arrays of what was not asked for are empty. `RouterStatistics` makes
     and feeds them.
 
     >>> statistics = RouterStatistics(n_experts=3, n_chosen=2)
@@ -93,8 +97,18 @@ class LayerStatistics:
     """() pairs of a sequence and an expert that met, for the bias of I(Seq;T)"""
     sequence_entropy: np.ndarray
     """() sum over sequences of slots times H(T|Seq=s), nats"""
-    null: np.ndarray
-    """(relabellings, D, E) slots by pseudo-domain, of tokens whose domain and sequence are known"""
+    mixed_sequences: np.ndarray
+    """() sequences with tokens of more than one domain in one update; below 0 where a file of an
+    earlier version did not count them"""
+    known_slots: np.ndarray
+    """() slots of tokens whose domain and sequence are known"""
+    kept_ids: np.ndarray
+    """(K,) ids of the sequences that are kept for the null, ascending; -1 for a free row, after all
+    others"""
+    kept_domains: np.ndarray
+    """(K,) their domains; -2 for one with tokens of several"""
+    kept_slots: np.ndarray
+    """(K, E) their slots, of tokens whose domain is known"""
 
     def add(self, **amounts: ArrayLike) -> None:
         """Add to the fields named, in place.
@@ -107,6 +121,23 @@ class LayerStatistics:
         """
         for name, amount in amounts.items():
             getattr(self, name)[...] += amount
+
+    @property
+    def kept(self) -> Sequences:
+        """The rows of the kept sequences, free ones included."""
+        return Sequences(self.kept_ids, self.kept_domains, self.kept_slots)
+
+    def add_sequences(self, whole: Sequences, seed: int) -> None:
+        """Add sequences of an update to what the null needs, in place."""
+        n_mixed = int((whole.domains == SEVERAL).sum())
+        self.add(known_slots=whole.slots.sum(), mixed_sequences=n_mixed)
+        keep_lowest(self.kept, whole, seed)
+
+    def include(self, other: LayerStatistics, seed: int) -> None:
+        """Add what another part counted, in place; `seed` is that of both."""
+        sums = {name: array for name, array in vars(other).items() if name not in KEPT}
+        self.add(**sums)
+        keep_lowest(self.kept, other.kept.there(), seed)
 
     @property
     def nbytes(self) -> int:
@@ -123,14 +154,14 @@ class RouterStatistics:
     leaves them out. Counts take 8 bytes each: the table by token of a large vocabulary is the only
     big one. Raises ValueError for sizes that are no counts, and for more slots than experts.
 
-    **Null of the domain information.** An exact permutation of domains over sequences needs all of
-    them at once (`measures.relabelled_information` does that for what fits into memory). Here each
-    sequence draws `relabellings` pseudo-domains from a hash of (seed, its id): uniform, independent
-    of its experts, and the same in whatever batch or machine it turns up, so that parts merge
-    exactly. Ids must therefore differ between sequences, also between updates: ids that come back
-    share their pseudo-domains, which makes the null too high. Domains of unequal shares have the
-    same null to first order, since its mean depends on how many labels there are, not on how common
-    they are.
+    **Null of the domain information.** A permutation of domains over sequences needs the slots of
+    each sequence. Those of `n_kept` K sequences are kept, 4 K E bytes a layer: of all that came,
+    the K with the lowest hash of (seed, id), which are the same in whatever batch, order or machine
+    they turn up, so that parts merge exactly, and the same in all layers. Up to K sequences the
+    permutation test of the report is one of all data; beyond, of a random sample of K. An id that
+    comes back is taken for more of the same sequence, so ids must differ between sequences, also
+    between updates: where different texts share an id, the report has too few units, and where
+    their domains differ, no p value.
 
     Two batches, counted together or in parts:
 
@@ -155,7 +186,7 @@ class RouterStatistics:
         n_domains: int = 0,
         n_positions: int = 0,
         n_tokens: int = 0,
-        relabellings: int = 20,
+        n_kept: int = 1024,
         seed: int = 0,
     ):
         self.n_experts = as_count(n_experts, "n_experts")
@@ -167,9 +198,11 @@ class RouterStatistics:
         self.n_domains = as_count(n_domains, "n_domains", 0)
         self.n_positions = as_count(n_positions, "n_positions", 0)
         self.n_tokens = as_count(n_tokens, "n_tokens", 0)
-        self.relabellings = as_count(relabellings, "relabellings", 0)
+        self.n_kept = as_count(n_kept, "n_kept", 0)
         self.seed = as_count(seed, "seed", 0)
         self.layers: dict[Layer, LayerStatistics] = {}
+        # from a file of `OLD_FORMAT`, by layer: (relabellings, D, E) slots by random domain
+        self.old_nulls: dict[Layer, np.ndarray] = {}
 
     @property
     def configuration(self) -> dict[str, int]:
@@ -184,7 +217,7 @@ class RouterStatistics:
             "n_domains": self.n_domains,
             "n_positions": self.n_positions,
             "n_tokens": self.n_tokens,
-            "relabellings": self.relabellings,
+            "n_kept": self.n_kept,
             "seed": self.seed,
         }
 
@@ -232,9 +265,9 @@ class RouterStatistics:
         dropped or not used. `weights`, of the same shape: what the experts' outputs were multiplied
         by, >= 0, of any sum. `probabilities` (n, E): the router's softmax before the choice.
         `domain`, `sequence`, `position` and `token` (n,): integers, -1 for unknown; they are
-        counted against `chosen`. **All tokens of a sequence must come in one update**: what crosses
-        updates would be two sequences. `mask` (n,): True for tokens that count, False for padding.
-        Raises ValueError for anything else, and says what is allowed.
+        counted against `chosen`. **All tokens of a sequence must come in one update**: in all but
+        the null, what crosses updates would be two sequences. `mask` (n,): True for tokens that
+        count, False for padding. Raises ValueError for anything else, and says what is allowed.
 
         >>> statistics = RouterStatistics(n_experts=3, n_chosen=2)
         >>> statistics.update(0, [[0, 1], [2, -1]], weights=[[0.6, 0.2], [0.9, 0]])
@@ -247,31 +280,32 @@ class RouterStatistics:
             )
         labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
         labels = {name: label for name, label in labels.items() if label is not None}
-        if chosen is None:
-            needing_choices = list(labels)
-            if weights is not None:
-                needing_choices.append("weights")
-            if needing_choices:
-                raise ValueError(
-                    f"{', '.join(needing_choices)} without chosen; they are counted against the "
-                    "chosen experts"
-                )
-        first = probabilities if chosen is None else chosen
-        n = len(np.atleast_1d(np.asarray(first)))
+        if chosen is None and (labels or weights is not None):
+            needing_choices = ", ".join([*labels, *(["weights"] if weights is not None else [])])
+            raise ValueError(
+                f"{needing_choices} without chosen; they are counted against the chosen experts"
+            )
+        first: Any = probabilities if chosen is None else chosen
+        n = np.shape(first)[0] if np.ndim(first) else 1
         keep = as_mask(mask, n)
         amounts: dict[str, ArrayLike] = {"tokens": int(keep.sum())}
+        whole = None
         if chosen is not None:
             rows = as_choices(chosen, "chosen", n, self.n_experts, self.n_chosen, keep)
             checked = {name: self._as_label(label, name, n, keep) for name, label in labels.items()}
             amounts |= self._choice_amounts(rows) | self._label_amounts(rows, checked)
+            whole = self._whole_sequences(rows, checked)
             if weights is not None:
                 kept_weights = as_amounts(weights, "weights", np.shape(chosen), keep)
                 amounts |= _weight_amounts(kept_weights, rows, self.n_experts)
         if probabilities is not None:
             shape = (n, self.n_experts)
             kept_probabilities = as_amounts(probabilities, "probabilities", shape, keep)
-            amounts |= _probability_amounts(kept_probabilities)
-        self._layer(layer).add(**amounts)
+            amounts |= _probability_amounts(kept_probabilities, sum_tolerance(probabilities))
+        counted = self._layer(layer)
+        counted.add(**amounts)
+        if whole is not None:
+            counted.add_sequences(whole, self.seed)
 
     def add_load(self, layer: Layer, load: ArrayLike) -> None:
         """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
@@ -324,8 +358,8 @@ class RouterStatistics:
     def _label_amounts(
         self, rows: np.ndarray, labels: dict[str, np.ndarray]
     ) -> dict[str, ArrayLike]:
-        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and sequence,
-        and the null."""
+        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and
+        sequence."""
         amounts: dict[str, ArrayLike] = {}
         domain = labels.get("domain")
         if domain is not None:
@@ -336,7 +370,7 @@ class RouterStatistics:
             counts = routing_counts(rows, labels["token"], self.n_tokens, self.n_experts)
             amounts["token_slots"] = counts
         if "sequence" in labels:
-            amounts |= self._sequence_amounts(rows, labels["sequence"], domain)
+            amounts |= self._sequence_amounts(rows, labels["sequence"])
         return amounts
 
     def _slots_by_position(
@@ -356,37 +390,34 @@ class RouterStatistics:
         counts = routing_counts(rows, cell, self.n_positions * n_labels, self.n_experts)
         return counts.reshape(self.n_positions, n_labels, self.n_experts)
 
-    def _sequence_amounts(
-        self, rows: np.ndarray, sequence: np.ndarray, domain: np.ndarray | None
-    ) -> dict[str, ArrayLike]:
-        """Amounts of rows (n, k) in sequences (n,), and the null where domains (n,) are known."""
+    def _sequence_amounts(self, rows: np.ndarray, sequence: np.ndarray) -> dict[str, ArrayLike]:
+        """Amounts of rows (n, k) in sequences (n,)."""
         ids, index = np.unique(sequence, return_inverse=True)
         index = np.where(sequence >= 0, index, -1)
         counts = routing_counts(rows, index, len(ids), self.n_experts)
         slots = counts.sum(axis=1)
         entropy = -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
-        amounts: dict[str, ArrayLike] = {
+        return {
             "sequences": int((slots > 0).sum()),
             "sequence_slots": counts.sum(axis=0),
             "sequence_cells": int((counts > 0).sum()),
             "sequence_entropy": float(entropy),
         }
-        if domain is not None and self.relabellings:
-            index = np.where(domain >= 0, index, -1)
-            known = routing_counts(rows, index, len(ids), self.n_experts)
-            amounts["null"] = self._null(ids, known)
-        return amounts
 
-    def _null(self, ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Slots by pseudo-domain (relabellings, D, E) of sequences with counts (S, E)."""
-        r = self.relabellings
-        d = self.n_domains
-        n = len(ids)
-        labels = pseudo_labels(ids, r, d, self.seed) + d * np.arange(r)[:, None]  # (r, S)
-        ones = np.ones(r * n, np.int64)
-        entries = (labels.ravel(), np.tile(np.arange(n), r))
-        of_label = scipy.sparse.csr_array((ones, entries), shape=(r * d, n))
-        return (of_label @ counts).reshape(r, d, self.n_experts)
+    def _whole_sequences(self, rows: np.ndarray, labels: dict[str, np.ndarray]) -> Sequences | None:
+        """The sequences of rows (n, k), and their slots, of tokens whose domain is known."""
+        if "domain" not in labels or "sequence" not in labels:
+            return None
+        domain = labels["domain"]
+        sequence = labels["sequence"]
+        known = (sequence >= 0) & (domain >= 0)
+        ids, index = np.unique(sequence[known], return_inverse=True)
+        lowest = np.full(len(ids), self.n_domains)
+        highest = np.full(len(ids), -1)
+        np.minimum.at(lowest, index, domain[known])
+        np.maximum.at(highest, index, domain[known])
+        slots = routing_counts(rows[known], index, len(ids), self.n_experts)
+        return Sequences(ids, np.where(lowest == highest, lowest, SEVERAL), slots)
 
     def _layer(self, name: Layer) -> LayerStatistics:
         """The statistics of a layer, made where it is new."""
@@ -401,6 +432,7 @@ class RouterStatistics:
     def _empty_layer(self) -> LayerStatistics:
         e = self.n_experts
         d = self.n_domains
+        n_kept = self.n_kept if d else 0
         n_sets = 0 if self.set_numbering is None else self.set_numbering.n_sets
 
         def counts(*shape: int) -> np.ndarray:
@@ -429,7 +461,11 @@ class RouterStatistics:
             sequence_slots=counts(e),
             sequence_cells=counts(),
             sequence_entropy=sums(),
-            null=counts(self.relabellings, d, e),
+            mixed_sequences=counts(),
+            known_slots=counts(),
+            kept_ids=np.full(n_kept, -1),
+            kept_domains=np.full(n_kept, -1),
+            kept_slots=np.zeros((n_kept, e), np.int32),
         )
 
     # --- adding and saving ---
@@ -452,7 +488,7 @@ class RouterStatistics:
         merged = RouterStatistics(**self.configuration)
         for part in (self, other):
             for name, layer in part.layers.items():
-                merged._layer(name).add(**vars(layer))
+                merged._layer(name).include(layer, self.seed)
         return merged
 
     __add__ = merge
@@ -492,6 +528,9 @@ def load_statistics(path: str | os.PathLike[str]) -> RouterStatistics:
     """Read what `RouterStatistics.save` wrote; ValueError for any other file, or a damaged one,
     FileNotFoundError for none.
 
+    Files of the first format hold random relabellings in place of sequences. They are read, and the
+    report says what can be said of so few; added to other statistics or saved again they lose them.
+
     >>> from tempfile import TemporaryDirectory
     >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
     >>> statistics.update("first", [[1], [1]])
@@ -516,50 +555,30 @@ def load_statistics(path: str | os.PathLike[str]) -> RouterStatistics:
 def _from_archive(archive) -> RouterStatistics:
     """Statistics from an open npz, every array of the type and shape that the header promises."""
     header = json.loads(str(archive["header"]))
-    if header["format"] != FILE_FORMAT:
+    sizes = header["sizes"]
+    is_old = header["format"] == OLD_FORMAT
+    if is_old:
+        sizes = {name: size for name, size in sizes.items() if name != "relabellings"}
+        sizes["n_kept"] = 0
+    elif header["format"] != FILE_FORMAT:
         raise ValueError(f"its format is {header['format']!r}")
-    statistics = RouterStatistics(**header["sizes"])
+    statistics = RouterStatistics(**sizes)
     for i, name in enumerate(header["layers"]):
         layer = statistics._layer(name)
         for field, array in vars(layer).items():
+            if is_old and field in ("mixed_sequences", "known_slots", *KEPT):
+                continue
             found = archive[f"{i}.{field}"]
             if found.shape != array.shape or found.dtype != array.dtype:
                 raise ValueError(f"{field} is {found.dtype} of shape {found.shape}")
             array[...] = found
+        if is_old:
+            null = archive[f"{i}.null"]
+            if null.shape[1:] != layer.domains.shape or null.dtype != np.int64:
+                raise ValueError(f"null is {null.dtype} of shape {null.shape}")
+            statistics.old_nulls[name] = null
+            layer.add(mixed_sequences=-1, known_slots=null[:1].sum())
     return statistics
-
-
-# --- pseudo-domains ---
-
-
-def pseudo_labels(ids: ArrayLike, relabellings: int, n_labels: int, seed: int) -> np.ndarray:
-    """Labels (relabellings, S) in 0 .. n_labels-1 of sequences with integer ids (S,): a hash, the
-    same everywhere.
-
-    The finaliser of SplitMix64 (Steele, Lea & Flood 2014) is applied to the seed, the relabelling
-    and the id in turn.
-
-    >>> pseudo_labels([5, 6, 7, 8], relabellings=2, n_labels=3, seed=0).tolist()
-    [[1, 0, 2, 1], [0, 0, 0, 1]]
-    """
-    one = np.uint64(1)
-    half = np.uint64(32)
-    with np.errstate(over="ignore"):
-        number = np.arange(relabellings, dtype=np.uint64) + one
-        state = _mix(np.uint64(seed % 2**64) + _GOLDEN * number)
-        of_id = _mix(np.asarray(ids).astype(np.uint64) + _GOLDEN)
-        hashed = _mix(of_id[None, :] ^ state[:, None])
-    # the upper half of the bits, scaled to the number of labels
-    return ((hashed >> half) * np.uint64(n_labels) >> half).astype(np.int64)
-
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 # --- amounts of a batch ---
@@ -584,11 +603,11 @@ def _weight_amounts(weights: np.ndarray, rows: np.ndarray, n_experts: int) -> di
     }
 
 
-def _probability_amounts(probabilities: np.ndarray) -> dict[str, ArrayLike]:
-    """Amounts of probabilities (n, E), scaled to sum to 1 exactly."""
+def _probability_amounts(probabilities: np.ndarray, tolerance: float) -> dict[str, ArrayLike]:
+    """Amounts of probabilities (n, E), scaled to sum to 1 exactly where they nearly do."""
     sums = probabilities.sum(axis=1)
     worst = float(np.abs(sums - 1).max(initial=0))
-    if worst > TOLERANCE:
+    if worst > tolerance:
         raise ValueError(
             f"probabilities have a row that sums to 1 +- {worst:.3g}; allowed are rows that sum to "
             "1: take the softmax of logits, divide a sigmoid router's scores by their sum"

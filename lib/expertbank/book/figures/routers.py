@@ -56,7 +56,7 @@ def domain_information_by_size(
         mean, high = null.T
         ax.loglog(sizes, mean, "s--", color=ORANGE, ms=4, label="mean of the null")
         shade = {"color": ORANGE, "alpha": 0.35, "lw": 0, "hatch": "//"}
-        ax.fill_between(sizes, mean, high, label="to its 95% quantile", **shade)
+        ax.fill_between(sizes, mean, high, label="to what p = .05 needs", **shade)
         bias = [layer.domain_bias for layer in layers]
         ax.loglog(sizes, bias, ":", color=BLACK, label="Miller–Madow")
         ax.set(ylabel="nats", title=name, ylim=(1e-3, 2))

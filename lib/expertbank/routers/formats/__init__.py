@@ -95,7 +95,7 @@ def statistics_of(
     n_domains: int | None = None,
     n_positions: int = 0,
     n_tokens: int = 0,
-    relabellings: int = 20,
+    n_kept: int = 1024,
     seed: int = 0,
 ) -> RouterStatistics:
     """Statistics of one file, or of a list of files, in bounded memory; see `RouterStatistics` for
@@ -130,7 +130,7 @@ def statistics_of(
         n_domains=n_domains,
         n_positions=n_positions,
         n_tokens=n_tokens,
-        relabellings=relabellings,
+        n_kept=n_kept,
         seed=seed,
     )
     for each in paths:

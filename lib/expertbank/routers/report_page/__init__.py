@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from expertbank._files import write_atomically
-from expertbank.routers.quantities import QUANTITIES
 from expertbank.routers.report import RoutingReport, shown
 from expertbank.routers.report_page.drawings import Drawing, draw_group
 
@@ -52,7 +51,7 @@ def html_page(report: RoutingReport) -> str:
         for group, fields in report.groups().items()
     ]
     template = _environment().get_template("page.html.jinja")
-    return template.render(report=report, sections=sections, quantities=QUANTITIES)
+    return template.render(report=report, sections=sections)
 
 
 @dataclass(frozen=True)

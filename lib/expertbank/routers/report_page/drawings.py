@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from expertbank.routers.quantities import RATE_OF_PICKS
 from expertbank.routers.report import LayerReport, RoutingReport
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _name_layers(axis: Any, report: RoutingReport) -> None:
 
 def _rate_figure(report: RoutingReport) -> tuple[str, str] | None:
     legends = {
-        "rate": "I(X;T)",
+        "rate": report.quantity("rate").label,
         "conditional_entropy": "H(T|X)",
         "softmax_rate": "I of the softmax",
         "output_entropy": "H(T)",
@@ -193,6 +194,11 @@ def _rate_figure(report: RoutingReport) -> tuple[str, str] | None:
             "H(T) by layer, from loads that were counted without their tokens: how it splits into "
             f"rate and H(T|X) is not known. {log_e}."
         )
+    if report.quantity("rate") is RATE_OF_PICKS:
+        return svg, (
+            "H(T) by layer, H(T|X) of a pick among a token's experts, and their difference, "
+            f"{_range(rates)} nats: a matter of the load, whatever the router looks at. {log_e}."
+        )
     return svg, (
         "H(T) by layer splits into the rate I(X;T), what the expert tells about the token, and "
         f"H(T|X), what stays undecided. The rate is {_range(rates)} nats; {log_e}."
@@ -202,7 +208,7 @@ def _rate_figure(report: RoutingReport) -> tuple[str, str] | None:
 def _domain_figure(report: RoutingReport) -> tuple[str, str] | None:
     legends = {
         "domain_information": "I(D;T)",
-        "null_high": "its null, 95%",
+        "null_mean": "its null, mean",
         "sequence_information": "I(Seq;T)",
         "fano_floor": "Fano's floor",
         "cap": "cap log E - H(T|Seq)",
@@ -212,11 +218,15 @@ def _domain_figure(report: RoutingReport) -> tuple[str, str] | None:
         return None
     values = [layer.domain_information for layer in report.layers]
     known = [value for value in values if value is not None]
-    return svg, (
-        f"What the expert tells about the domain, I(D;T), by layer: {_range(known)} nats. Below "
-        "its null it is chance. It cannot exceed I(Seq;T), nor that the cap, which balance inside "
-        "sequences lowers."
+    caption = (
+        f"What the expert tells about the domain, I(D;T), by layer: {_range(known)} nats. What its "
+        "null has is chance; whether the rest is more, p in the table says."
     )
+    if all(layer.capped == "yes" for layer in report.layers):
+        caption += (
+            " It cannot exceed I(Seq;T), nor that the cap, which balance inside sequences lowers."
+        )
+    return svg, caption
 
 
 def _team_figure(report: RoutingReport) -> tuple[str, str] | None:
@@ -229,8 +239,8 @@ def _team_figure(report: RoutingReport) -> tuple[str, str] | None:
     if svg is None:
         return None
     return svg, (
-        "Experts chosen together, by layer: what the total correlation exceeds a uniform choice "
-        "by, and is more than its bias, is teams."
+        "Experts chosen together, by layer: where the load is near balance, what the total "
+        "correlation exceeds a uniform choice by, and is more than its bias, is teams."
     )
 
 
