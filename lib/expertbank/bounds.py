@@ -88,9 +88,9 @@ def kearns_saul_bound(
 
     This is the least variance proxy of a Bernoulli(p) loss on both sides of its mean (Kearns & Saul
     1998): 0 at p = 0 and 1, never above Hoeffding's 1/4, which it is at p = 1/2 only. For i.i.d.
-    samples and losses in [0, 1] the bound holds for |gap|. Arguments, and why the Bernoulli is the
-    worst case, as for `cumulant_bound`; `information` may be an array. Raises ValueError for
-    information below 0, risks outside [0, 1] or a marginal that does not sum to 1.
+    samples and losses in [0, 1] the bound holds for the absolute gap. Arguments, and why the
+    Bernoulli is the worst case, as for `cumulant_bound`; `information` may be an array. Raises
+    ValueError for information below 0, risks outside [0, 1] or a marginal that does not sum to 1.
 
     >>> round(float(kearns_saul_bound(0.1, 256, risks=[0.01, 0.02], marginal=[0.5, 0.5])), 4)
     0.0095

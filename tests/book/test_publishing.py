@@ -260,7 +260,9 @@ def test_pdf_has_outline_and_text(browser, tmp_path):
     ]
     subprocess.run(command, check=True)
     book = pypdfium2.PdfDocument(tmp_path / "gate.pdf")
-    assert "Rate against capacity" in {entry.get_title() for entry in book.get_toc()}
+    # Chromium writes a heading twice that it moved to the next page
+    titles = [entry.get_title() for entry in book.get_toc()]
+    assert any(title.startswith("Rate against capacity") for title in titles)
     assert len(book) >= 8
     text = "".join(page.get_textpage().get_text_bounded() for page in book)
     assert "Solution to Exercise" in text and "randomised response" in text
