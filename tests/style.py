@@ -193,7 +193,11 @@ def public_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
             found = [node.name]
         elif isinstance(node, ast.Assign):
             inside = (child for target in node.targets for child in ast.walk(target))
-            found = [child.id for child in inside if isinstance(child, ast.Name)]
+            found = [
+                child.id
+                for child in inside
+                if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store)
+            ]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found = [node.target.id]
         else:

@@ -131,7 +131,7 @@ def test_heavy_packages_load_only_where_they_are_used(path):
         "transformers": (),
         "matplotlib": ("book.figures", "book.explorers", "routers.report_page"),
         "ipywidgets": "book.explorers",
-        "pandas": "shipped.",
+        "pandas": ("shipped.", "book.claims.p3"),
         "pooch": "training.",
         "reedsolo": "links",
         "constriction": "links",

@@ -207,9 +207,11 @@ def _report(options: argparse.Namespace) -> None:
         cells = [_cell(number) for number in (claim.reported, found.value, found.shipped)]
         print(f"{finding.verdict:13}  {'  '.join(cells)}  {claim.location}: {claim.quantity}")
     counted, outside = headline(findings)
-    names = "; ".join(finding.claim.quantity for finding in outside)
+    names = [finding.claim.quantity for finding in outside]
+    if not names:
+        names = ["none"]
     print(
-        f"\n{len(counted)} independent measured numbers, {len(outside)} outside: {names or 'none'}"
+        f"\n{len(counted)} independent measured numbers, {len(outside)} outside: {'; '.join(names)}"
     )
 
 
@@ -296,7 +298,9 @@ def _curve(options: argparse.Namespace) -> None:
       expertbank curve losses.csv --lam 0.05 0.2 > curve.csv
       expertbank curve losses.npy --band 1e-4  # as many points as make D certain to 1e-4 everywhere
     """
-    stream = options.stream or Path(options.losses).suffix in (".zarr", ".parquet")
+    stream = options.stream
+    if Path(options.losses).suffix in (".zarr", ".parquet"):
+        stream = True
     if stream:
         with reading(options.losses):
             table = table_of(open_table(options.losses))

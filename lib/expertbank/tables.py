@@ -74,8 +74,11 @@ def reading(path: str | Path) -> Iterator[None]:
     except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = f"{path} cannot be read as one table of numbers: {lines[0][:200]}"
+        message = str(error)
+        if not message:
+            message = type(error).__name__
+        first = message.splitlines()[0][:200]
+        reason = f"{path} cannot be read as one table of numbers: {first}"
         raise ValueError(reason) from error
 
 
@@ -189,7 +192,9 @@ def _expert_columns(path: Path, schema: Any) -> list[str]:
     """Names of the columns of numbers; ValueError where another one is no index."""
     from pyarrow import types
 
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    index = []
+    if schema.pandas_metadata:
+        index = schema.pandas_metadata.get("index_columns", [])
     names = [name for name in schema.names if name not in index]
     for name in names:
         kind = schema.field(name).type

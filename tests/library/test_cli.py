@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 
 import dask.array as da
 import numpy as np
@@ -133,7 +135,7 @@ def test_bounds_of_other_losses_are_those_of_the_papers(capsys, tmp_path):
                 "nats",
                 "examples:",
                 "--against step_2000.npz",
-                "log E - H(T|Seq)",
+                "p, all layers",
             ],
         ),
     ],
@@ -209,3 +211,11 @@ def test_training_refuses_what_makes_no_sense(capsys, arguments, message):
     pytest.importorskip("torch")
     assert main(["train", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_command_line_loads_nothing_heavy():
+    """`expertbank curve` runs where NumPy and SciPy alone are installed."""
+    code = "import sys, expertbank.cli; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "matplotlib", "pandas", "ipywidgets", "joblib", "dask", "jinja2"}
+    assert not heavy & set(run.stdout.split())

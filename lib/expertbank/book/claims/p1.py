@@ -17,10 +17,10 @@ P1 = PaperClaims()
 
 # --- experiment 1: a mixture of experts ---
 
-MIXTURE = "synthetic bank at sizes of ours, exact population"
+SYNTHETIC_BANK = "synthetic bank at sizes of ours, exact population"
 
 
-@P1.claim("P1 Fig. 2", "proved", decimals=0, method=MIXTURE)
+@P1.claim("P1 Fig. 2", "proved", decimals=0, method=SYNTHETIC_BANK)
 def falls_of_the_mixture_information(evidence: Evidence) -> Found:
     """falls of I(S;W) as alpha rises
 
@@ -29,7 +29,7 @@ def falls_of_the_mixture_information(evidence: Evidence) -> Found:
     return none_of(count_falls(run.information for run in evidence.mixtures))
 
 
-@P1.claim("P1 Fig. 2", "proved", decimals=0, method=MIXTURE)
+@P1.claim("P1 Fig. 2", "proved", decimals=0, method=SYNTHETIC_BANK)
 def falls_of_the_mixture_gap(evidence: Evidence) -> Found:
     """falls of the gap as alpha rises
 
@@ -38,7 +38,7 @@ def falls_of_the_mixture_gap(evidence: Evidence) -> Found:
     return none_of(count_falls(run.expected_gap for run in evidence.mixtures))
 
 
-@P1.claim("P1 Fig. 2", "proved", decimals=0, method=MIXTURE)
+@P1.claim("P1 Fig. 2", "proved", decimals=0, method=SYNTHETIC_BANK)
 def gaps_above_the_bound(evidence: Evidence) -> Found:
     """points on or above the bound's line, alpha > 0
 

@@ -44,7 +44,7 @@ P2 = PaperClaims()
 # --- Tables I and II ---
 
 ON_THE_FAMILY = "21 banks of the recipe, ten experiments with M = 300 on each"
-LABELS = {
+TABLE_QUANTITIES = {
     "train_risk": "mean training risk of the selected expert",
     "test_risk": "mean test risk of the selected expert",
     "gap": "mean generalisation gap G",
@@ -110,7 +110,7 @@ def claim_every_table_value() -> None:
             row = Claim(
                 key=f"{table} {name} {alpha:g}",
                 location=f"P2 Table {table}",
-                quantity=f"{LABELS[name]}, alpha = {alpha:g}",
+                quantity=f"{TABLE_QUANTITIES[name]}, alpha = {alpha:g}",
                 kind=kind,
                 compute=partial(table_row, name=name, alpha=alpha),
                 method=ON_THE_FAMILY,

@@ -7,13 +7,17 @@ the other way. P3 prints one number, a rank correlation, and no interval for it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 import scipy
 
 from expertbank.book.claims.evidence import Evidence
 from expertbank.book.claims.registry import Found, PaperClaims, none_of
 from expertbank.shipped.testbed import TestbedRuns, rank_correlation, summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 P3 = PaperClaims()
 
