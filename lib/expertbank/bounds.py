@@ -205,8 +205,9 @@ def disintegrated_kl_bound(
     """E_Z [a_Z - min{b : kl(b || a_Z) <= KL(P(W|Z) || P(W))}], a_z = E_{P(W)} loss(W, z).
 
     `disintegrated_bound` with the exact cumulant function of a 0-1 loss in place of Hoeffding's,
-    under the same assumptions, for the gap and not for its absolute value. `conditionals` (U, R) are P(W | Z = u), `losses` (U, R), `weights` (U,) the law of Z. Raises
-    ValueError for rows that do not sum to 1, losses that are no table or bad weights.
+    under the same assumptions, for the gap and not for its absolute value. `conditionals` (U, R)
+    are P(W | Z = u), `losses` (U, R), `weights` (U,) the law of Z. Raises ValueError for rows that
+    do not sum to 1, losses that are no table or bad weights.
 
     >>> round(disintegrated_kl_bound([[0.6, 0.4], [0.4, 0.6]], losses=[[0, 1], [1, 0]]), 4)
     0.1
