@@ -2,9 +2,9 @@
 
 T is the expert of a slot: a token that takes k experts fills k slots and counts k times, once for
 each, so every quantity that is made of counts speaks of the same T. Where each sequence has one
-domain, and domains and sequences are known of the same tokens, I(D;T) <= I(Seq;T) <= I(X;T) holds
-for the estimates too, as long as T is a uniform pick among a token's experts: weights make another
-T, whose I(X;T) may lie below the other two.
+domain, and domains and sequences are known of all tokens, I(D;T) <= I(Seq;T) <= I(X;T) holds for
+the estimates too, as long as T is a uniform pick among a token's experts: weights make another T,
+whose I(X;T) may lie below the other two.
 """
 
 from __future__ import annotations
