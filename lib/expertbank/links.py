@@ -340,13 +340,27 @@ def pointer_bits(winners: ArrayLike, information: float) -> float:
     >>> round(pointer_bits([1, 2, 4, 1], information=np.log(2)), 4)
     2.6953
     """
-    nats = as_number(information, "information", 0, np.inf, allowed="a number >= 0")
-    bits = nats / np.log(2)
-    exponent = 1 + 1 / (bits + np.log2(np.e) / np.e + 1)
+    exponent = _power_law_exponent(information)
     return float(np.mean(exponent * np.log2(winners)) + np.log2(scipy.special.zeta(exponent)))
 
 
+def pointer_bits_error(winners: ArrayLike, information: float) -> float:
+    """Standard error of `pointer_bits` over independent winners (N,), N at least 2, in bits.
+
+    >>> round(pointer_bits_error([1, 2, 4, 1], information=np.log(2)), 4)
+    0.6679
+    """
+    spread = np.std(np.log2(winners), ddof=1)
+    return float(_power_law_exponent(information) * spread / np.sqrt(np.size(winners)))
+
+
 # --- what the functions above share ---
+
+
+def _power_law_exponent(information: float) -> float:
+    """Of the law of the winner's number that codes it, for a channel of so many nats."""
+    nats = as_number(information, "information", 0, np.inf, allowed="a number >= 0")
+    return 1 + 1 / (nats / np.log(2) + np.log2(np.e) / np.e + 1)
 
 
 def _append_letter(channel: np.ndarray, letter: np.ndarray) -> np.ndarray:

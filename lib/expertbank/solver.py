@@ -17,6 +17,9 @@ The certificate
     inequality f(y) - f(x) <= log y.g for every y, so no point lies more than log max_t g_t above x:
     a small certificate proves that x is good, however it was found.
 
+    Read K_ti as what a stake on t returns on input i: then max f is the growth of the log-optimal
+    portfolio, and iteration and certificate are Cover's (1984).
+
 The methods
     `expectation_maximisation` repeats x <- x g, the algorithm of Blahut and Arimoto, P2 (28)-(29).
     `maximise` takes a few such steps while the start is far off, then Newton's: to the optimum, on

@@ -427,6 +427,16 @@ def test_pointers_cost_less_a_letter_in_longer_blocks():
     assert costs[0] > costs[1] > costs[2]
 
 
+def test_the_error_of_pointer_bits_is_how_far_repeats_scatter():
+    prior, channel = np.full(3, 1 / 3), channels.randomised_response(3, 1.0)
+    rate = mutual_information(channel, prior)
+    winners = [links.poisson_index(prior, channel, 1, seed) for seed in range(4000)]
+    repeats = np.reshape(winners, (100, 40))
+    found = [links.pointer_bits(row, rate) for row in repeats]
+    errors = [links.pointer_bits_error(row, rate) for row in repeats]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(found, ddof=1), rel=0.25)
+
+
 def test_a_pointer_to_a_useless_channel_is_the_first_candidate():
     assert links.poisson_index([0.5, 0.5], np.full((2, 2), 0.5), 3, 0) == 1
 
