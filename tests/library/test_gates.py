@@ -453,7 +453,9 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(
         torch.nn.Flatten(), torch.nn.Linear(784, losses.shape[1]), torch.nn.LogSoftmax(1)
     )
     gates.train_gates(tmp_path / "gates", n_jobs=1)
-    assert not set(before) & set(trained) and len(before) + len(trained) == len(gates.recipes())
+    assert not set(before) & set(trained) and len(before) + len(trained) == len(
+        gates.shipped_gates()
+    )
     assert load_gates(tmp_path / "gates").losses("mnist").shape == (60, 90)
     assert not (tmp_path / "gates.partial").exists()
     with pytest.raises(FileExistsError, match="already holds gates"):

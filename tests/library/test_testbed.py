@@ -1,10 +1,10 @@
-"""The routing testbed: its corpus, the balancing methods against brute force, the model, the grid,
+"""The routing testbed: its corpus, the balancing methods against brute force, the model, the runs,
 the results."""
 
 import hashlib
-import io
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the testbed needs the extra train")
 
+import pooch
+
 from expertbank.information import joint_information
 from expertbank.routers import measures
 from expertbank.routers.measures import group_entropy, routing_counts, specialisation
 from expertbank.shipped.testbed import CONFIGURATION, EXAMPLES, contrast, load_testbed
-from expertbank.training import balancing, corpus
+from expertbank.training import balancing, corpus, testbed_runs
 from expertbank.training import testbed_model as testbed
-from expertbank.training import testbed_runs as grid
 from expertbank.training.testbed_model import Run
 
 # --- the corpus ---
@@ -97,15 +98,19 @@ def test_a_download_is_checked_before_it_is_written(tmp_path, monkeypatch):
     asked = []
 
     def answer(body):
-        return lambda address: asked.append(address) or io.BytesIO(body)
+        def download(_, address, path, *given, **options):
+            asked.append(address)
+            Path(path).write_bytes(body)
+
+        return download
 
     with pytest.raises(FileNotFoundError, match="download` fetches it"):
         corpus.corpus_file("Ewe-NT", tmp_path)
-    monkeypatch.setattr(corpus.urllib.request, "urlopen", answer(text[:-1]))
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", answer(text[:-1]))
     with pytest.raises(ValueError, match="nothing was written"):
         corpus.corpus_file("Ewe-NT", tmp_path, download=True)
     assert not list((tmp_path / "bible-corpus").iterdir())
-    monkeypatch.setattr(corpus.urllib.request, "urlopen", answer(text))
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", answer(text))
     path = corpus.corpus_file("Ewe-NT", tmp_path, download=True)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == corpus.CORPUS_SHA256["Ewe-NT"]
     assert corpus.COMMIT in asked[-1] and asked[-1].endswith("/Ewe-NT.xml")
@@ -286,29 +291,29 @@ def test_impossible_runs_are_refused(given, message):
         Run(**given)
 
 
-# --- a small grid, from start to sealed results ---
+# --- a few small runs, from start to sealed results ---
 
 
 @pytest.fixture
 def small(monkeypatch, mix):
-    """A grid of three runs of five steps each, on little data."""
+    """Three runs of five steps each, on little data."""
     size = replace(testbed.SIZES["small"], steps=5, width=32, expert_width=8)
     monkeypatch.setitem(testbed.SIZES, "small", size)
     little = replace(mix, train=mix.train[:, :16], held_out=mix.held_out[:, :16])
-    monkeypatch.setattr(grid, "load_mix", lambda *_: little)
-    runs = [Run(scope=scope, strength=grid.WEIGHT) for scope in (1, 64)] + [
+    monkeypatch.setattr(testbed_runs, "load_mix", lambda *_: little)
+    runs = [Run(scope=scope, strength=testbed_runs.BALANCE_WEIGHT) for scope in (1, 64)] + [
         Run(scope=1, capacity=1.0)
     ]
-    monkeypatch.setattr(grid, "default_grid", lambda size: runs)
+    monkeypatch.setattr(testbed_runs, "shipped_runs", lambda size: runs)
     assert [run.name for run in runs[:2]] == list(EXAMPLES)
     return runs
 
 
-def test_a_grid_resumes_and_gives_the_same_numbers(small, tmp_path, monkeypatch):
-    grid.train_testbed(tmp_path / "one", n_jobs=1)
+def test_training_resumes_and_gives_the_same_numbers(small, tmp_path, monkeypatch):
+    testbed_runs.train_testbed(tmp_path / "one", n_jobs=1)
     first = load_testbed(tmp_path / "one")
     with pytest.raises(FileExistsError, match="already holds a testbed"):
-        grid.train_testbed(tmp_path / "one", n_jobs=1)
+        testbed_runs.train_testbed(tmp_path / "one", n_jobs=1)
     trained = []
 
     def stopped(run, *given):
@@ -317,13 +322,13 @@ def test_a_grid_resumes_and_gives_the_same_numbers(small, tmp_path, monkeypatch)
         trained.append(run)
         return train_run(run, *given)
 
-    train_run = grid.train_run
-    monkeypatch.setattr(grid, "train_run", stopped)
+    train_run = testbed_runs.train_run
+    monkeypatch.setattr(testbed_runs, "train_run", stopped)
     with pytest.raises(KeyboardInterrupt):
-        grid.train_testbed(tmp_path / "two", n_jobs=1)
+        testbed_runs.train_testbed(tmp_path / "two", n_jobs=1)
     assert not (tmp_path / "two").exists()
     trained.clear()
-    grid.train_testbed(tmp_path / "two", n_jobs=1)
+    testbed_runs.train_testbed(tmp_path / "two", n_jobs=1)
     assert trained == small[2:] and not (tmp_path / "two.partial").exists()
     second = load_testbed(tmp_path / "two")
     for name in set(first.table.columns) - {"seconds"}:
@@ -352,7 +357,7 @@ def test_a_run_needs_no_other_code_on_a_gpu(small, mix, method):
 def test_damaged_or_missing_results_are_one_clear_error(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="make testbed"):
         load_testbed(tmp_path)
-    grid.train_testbed(tmp_path / "one", n_jobs=1)
+    testbed_runs.train_testbed(tmp_path / "one", n_jobs=1)
     table = tmp_path / "one" / "runs.csv"
     table.write_bytes(table.read_bytes().replace(b"LBL", b"LBX"))
     with pytest.raises(ValueError, match=r"runs\.csv"):
@@ -513,9 +518,9 @@ def shipped():
     return load_testbed()
 
 
-def test_the_shipped_runs_are_the_grid(shipped):
+def test_every_run_is_shipped(shipped):
     configurations = shipped.table[[*CONFIGURATION, "seed"]].values.tolist()
-    runs = grid.default_grid()
+    runs = testbed_runs.shipped_runs()
     assert len(configurations) == len(runs)
     for found, run in zip(configurations, runs):
         expected = [getattr(run, name) for name in (*CONFIGURATION, "seed")]

@@ -3,10 +3,9 @@ shipped weights."""
 
 from __future__ import annotations
 
-import platform
+import os
 import shutil
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from expertbank.distortions import DISTORTIONS, WINDOWS, distort, mixed, special
 from expertbank.shipped.bank import SPLITS, load_bank, save_bank
 from expertbank.shipped.manifest import check_file, check_free
 from expertbank.training.datasets import load_mnist
-from expertbank.training.resumable import open_partial, run_jobs
+from expertbank.training.resumable import open_partial, provenance, run_missing
 
 # small enough for the activations to stay in cache: 5 times faster than 2,000
 PREDICTION_BATCH = 50
@@ -32,12 +31,16 @@ MOST_TIES = 1e-3
 ARCHITECTURE = {"architecture": "conv16-pool-conv32-pool-fc64-softmax10", "optimizer": "Adam"}
 BANK_SEEDS = {
     "subset": "expert r saw numpy.random.default_rng([seed, r]).permutation(60000)[:subset_size]",
-    "torch": "torch.manual_seed(numpy.random.SeedSequence([seed, r]).generate_state(1)[0]) before expert r",
+    "torch": "torch.manual_seed(numpy.random.SeedSequence([seed, r]).generate_state(1)[0]) "
+    "before expert r",
 }
 MIX_SEEDS = {
-    "subset": "of its digits' n images expert r saw numpy.random.default_rng([seed, r]).permutation(n)[:subset_size]",
-    "distortion": "of those images: numpy.random.default_rng([seed, r, 1]); see expertbank.distortions.distort",
-    "mix": "kind of each image: default_rng([seed, *split.encode()]), its distortion: the same with a 1 appended",
+    "subset": "of its digits' n images expert r saw "
+    "numpy.random.default_rng([seed, r]).permutation(n)[:subset_size]",
+    "distortion": "of those images: numpy.random.default_rng([seed, r, 1]); "
+    "see expertbank.distortions.distort",
+    "mix": "kind of each image: default_rng([seed, *split.encode()]), "
+    "its distortion: the same with a 1 appended",
 }
 
 
@@ -74,16 +77,17 @@ class SpecialistRecipe(Recipe):
             raise ValueError(
                 f"distortions is {self.distortions!r}; allowed is {' '.join(DISTORTIONS)!r}"
             )
-        if self.n_experts > (most := len(DISTORTIONS) * len(WINDOWS)):
+        most = len(DISTORTIONS) * len(WINDOWS)
+        if self.n_experts > most:
             raise ValueError(
-                f"n_experts is {self.n_experts}; allowed is at most {most}, the specialties there are"
+                f"n_experts is {self.n_experts}; "
+                f"allowed is at most {most}, the specialties there are"
             )
 
 
 # banks that say how far results depend on the draw: 20 more of the default recipe, and 50 experts
-# at three subset
-# sizes, of which the first 10 and 25 are the smaller banks (the first 25 at 10,000 are the default
-# bank itself)
+# at three subset sizes, of which the first 10 and 25 are the smaller banks (the first 25 at 10,000
+# are the default bank itself)
 BANK_FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 2047)} | {
     f"grid-{size:05d}": Recipe(n_experts=50, subset_size=size) for size in (5_000, 10_000, 20_000)
 }
@@ -91,29 +95,50 @@ BANK_FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 20
 
 def expert_network(n_outputs: int = 10) -> nn.Sequential:
     """conv 16 - pool - conv 32 - pool - fc 64 - 10 logits, 3x3 kernels, padding 1: 105,866
-    parameters."""
+    parameters.
+
+    >>> sum(weights.numel() for weights in expert_network().parameters())
+    105866
+    """
     network = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 16, 14, 14)
         nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 32, 7, 7)
         nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, n_outputs),
     )  # fmt: skip
-    return network.to(memory_format=torch.channels_last)  # half the time of the default on a CPU
+    # half the time of the default on a CPU; torch's own annotations leave this argument out
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def training_subset(recipe: Recipe, expert: int, n_images: int = 60_000) -> np.ndarray:
     """Indices of the images that one expert saw; a smaller subset_size gives the head of a larger
-    one."""
+    one.
+
+    Raises ValueError where there are not so many images.
+
+    >>> training_subset(Recipe(), expert=0)[:3].tolist()
+    [17912, 40521, 57844]
+    """
     if recipe.subset_size > n_images:
         raise ValueError(
-            f"subset_size is {recipe.subset_size}; allowed is at most {n_images}, the images there are"
+            f"subset_size is {recipe.subset_size}; "
+            f"allowed is at most {n_images}, the images there are"
         )
     rng = np.random.default_rng([recipe.seed, expert])
     return rng.permutation(n_images)[: recipe.subset_size]
 
 
-def training_data(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int):
+def training_data(
+    images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of MNIST's training split, (N, 28, 28) and (N,), that one expert learns
-    from."""
+    from; those of a specialist are distorted.
+
+    >>> labels = np.arange(60) % 10
+    >>> images = np.zeros((60, 28, 28), np.uint8)
+    >>> own_images, own = training_data(images, labels, SpecialistRecipe(subset_size=30), expert=0)
+    >>> own_images.shape, np.unique(own).tolist()
+    ((30, 28, 28), [0, 1, 2, 3, 4, 5])
+    """
     if not isinstance(recipe, SpecialistRecipe):
         subset = training_subset(recipe, expert, len(images))
         return images[subset], labels[subset]
@@ -121,24 +146,38 @@ def training_data(images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert
     known = np.flatnonzero(np.isin(labels, window))
     subset = known[training_subset(recipe, expert, len(known))]
     kinds = np.full(len(subset), DISTORTIONS.index(distortion))
-    return distort(images[subset], kinds, np.random.default_rng([recipe.seed, expert, 1])), labels[
-        subset
-    ]
+    rng = np.random.default_rng([recipe.seed, expert, 1])
+    return distort(images[subset], kinds, rng), labels[subset]
 
 
 def judged_on(images: np.ndarray, split: str, recipe: Recipe) -> np.ndarray:
     """What the bank is evaluated on: MNIST's images of a split, or for specialists the mix made
-    from them."""
+    from them.
+
+    >>> images = np.zeros((5, 28, 28), np.uint8)
+    >>> judged_on(images, "test", Recipe()) is images
+    True
+    """
     return mixed(images, split, recipe.seed) if isinstance(recipe, SpecialistRecipe) else images
 
 
 def train_expert(
     images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int, device: str = "cpu"
-):
+) -> nn.Module:
     """Train one expert on its own subset of images (N, 28, 28) uint8; its seed sets subset,
-    weights, order."""
+    weights, order.
+
+    >>> images = np.zeros((40, 28, 28), np.uint8)
+    >>> images[20:] = 255  # black and white
+    >>> labels = np.repeat([0, 1], 20)
+    >>> recipe = Recipe(n_experts=1, subset_size=40, batch_size=10, epochs=5)
+    >>> network = train_expert(images, labels, recipe, expert=0)
+    >>> logits(network, images).argmax(axis=1)[[0, -1]].tolist()
+    [0, 1]
+    """
     images, labels = training_data(images, labels, recipe, expert)
-    x, y = as_input(images).to(device), torch.from_numpy(labels).long().to(device)
+    x = as_input(images).to(device)
+    y = torch.from_numpy(labels).long().to(device)
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, expert]).generate_state(1)[0]))
         network = expert_network().to(device)
@@ -152,37 +191,66 @@ def train_expert(
 
 
 def as_input(images: np.ndarray) -> torch.Tensor:
-    """(N, 28, 28) uint8 to (N, 1, 28, 28) floats in [0, 1]."""
+    """(N, 28, 28) uint8 to (N, 1, 28, 28) floats in [0, 1].
+
+    >>> as_input(np.full((2, 28, 28), 255, np.uint8))[0, 0, 0, 0].item()
+    1.0
+    """
     return torch.tensor(images).unsqueeze(1).float() / 255
 
 
 @torch.no_grad()
 def logits(network: nn.Module, images: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """Logits (N, 10) of a network, computed a batch at a time."""
+    """Logits (N, 10) of a network for images (N, 28, 28), computed a batch at a time.
+
+    >>> logits(expert_network(), np.zeros((3, 28, 28), np.uint8)).shape
+    (3, 10)
+    """
     starts = range(0, len(images), PREDICTION_BATCH)
     batches = (as_input(images[start : start + PREDICTION_BATCH]).to(device) for start in starts)
     return torch.cat([network(batch).cpu() for batch in batches]).numpy()
 
 
-def train_bank(folder, recipe=None, root=None, download=False, n_jobs=None, device=None) -> None:
+def train_bank(
+    folder: str | os.PathLike,
+    recipe: Recipe | None = None,
+    root: str | os.PathLike | None = None,
+    download: bool = False,
+    n_jobs: int | None = None,
+    device: str | None = None,
+) -> None:
     """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank with weights
     into `folder`.
 
     Finished experts wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds a bank, ValueError where the partial run has another
     recipe.
+
+    >>> recipe = Recipe(n_experts=2, subset_size=1000)  # doctest: +SKIP
+    >>> train_bank("small", recipe, download=True)  # doctest: +SKIP
     """
     folder = Path(folder)
     check_free(folder, "a bank")
-    _train_all({folder: recipe or Recipe()}, True, root, download, n_jobs, device)
+    recipe = Recipe() if recipe is None else recipe
+    _train_all({folder: recipe}, True, root, download, n_jobs, device)
 
 
-def train_family(folder, recipes=None, root=None, download=False, n_jobs=None, device=None) -> None:
+def train_family(
+    folder: str | os.PathLike,
+    recipes: dict[str, Recipe] | None = None,
+    root: str | os.PathLike | None = None,
+    download: bool = False,
+    n_jobs: int | None = None,
+    device: str | None = None,
+) -> None:
     """Train many banks, a subfolder each, without weights; default: the `BANK_FAMILY` that the book
     ships.
 
     Banks that exist are left alone, so the same call resumes. Experts are spread over workers by
     joblib: `n_jobs` processes, or whatever `joblib.parallel_config` says, such as a Dask cluster.
+
+    >>> recipes = {f"seed-{seed}": Recipe(seed=seed) for seed in range(5)}  # doctest: +SKIP
+    >>> train_family("family", recipes, n_jobs=4)  # doctest: +SKIP
     """
     recipes = BANK_FAMILY if recipes is None else recipes
     folders = {Path(folder) / name: recipe for name, recipe in recipes.items()}
@@ -194,130 +262,163 @@ def train_family(folder, recipes=None, root=None, download=False, n_jobs=None, d
 
 
 def _train_all(
-    recipes: dict[Path, Recipe], keep_weights: bool, root, download, n_jobs, device
+    recipes: dict[Path, Recipe],
+    keep_weights: bool,
+    root: str | os.PathLike | None,
+    download: bool,
+    n_jobs: int | None,
+    device: str | None,
 ) -> None:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     data = {split: load_mnist(split, root, download) for split in SPLITS}
     for recipe in recipes.values():
         training_data(*data["train"], recipe, 0)  # raises before anything is written
     partials = {folder: open_partial(folder, asdict(recipe)) for folder, recipe in recipes.items()}
     arrays = (*data["train"], data["test"][0])
-    jobs = {
+    tasks = {
         partials[folder] / _expert_file(expert): (_trained, *arrays, recipe, expert, device)
         for folder, recipe in recipes.items()
         for expert in range(recipe.n_experts)
     }
-    run_jobs(jobs, "experts", n_jobs if device == "cpu" else 1)
+    run_missing(tasks, "experts", n_jobs if device == "cpu" else 1)
     for folder, recipe in recipes.items():
         _assemble(folder, partials[folder], data, recipe, device, keep_weights)
         shutil.rmtree(partials[folder])
 
 
 def verify_bank(
-    name="mnist", bank_root=None, data=None, n_images: int | None = None
+    name: str | os.PathLike = "mnist",
+    bank_root: str | os.PathLike | None = None,
+    data: str | os.PathLike | None = None,
+    n_images: int | None = None,
 ) -> dict[str, int]:
     """Recompute predictions from shipped weights and MNIST and compare; `n_images` limits each
     split.
 
     Returns how many predictions were `compared` and how many of them differ at a numerical tie
     (`ties`). Raises ValueError where a hash, a label or a prediction that is no tie differs.
+
+    >>> verify_bank("mnist", n_images=200)  # doctest: +SKIP
+    {'compared': 10000, 'ties': 0}
     """
     if n_images is not None:
         as_count(n_images, "n_images")
     bank = load_bank(name, bank_root)
     weights = load_file(check_file(bank.folder, bank.manifest, "weights.safetensors"))
-    network, counts = expert_network().eval(), {"compared": 0, "ties": 0}
+    network = expert_network().eval()
+    counts = {"compared": 0, "ties": 0}
     for split in SPLITS:
         images, labels = load_mnist(split, data)
-        images, labels = (
-            judged_on(images, split, recipe_of(bank.manifest))[:n_images],
-            labels[:n_images],
-        )
-        if not np.array_equal(labels, bank.labels(split)[:n_images]):
+        images = judged_on(images, split, recipe_of(bank.manifest))[:n_images]
+        if not np.array_equal(labels[:n_images], bank.labels(split)[:n_images]):
             raise ValueError(f"bank {name}: {split} labels differ from MNIST's")
         for expert in tqdm(range(bank.n_experts), desc=split):
             network.load_state_dict(_of_expert(weights, expert))
             scores = logits(network, images)
             shipped = bank.predictions(split)[:n_images, expert]
-            differs = np.flatnonzero(scores.argmax(axis=1) != shipped)
-            margin = scores[differs].max(axis=1) - scores[differs, shipped[differs]]
-            if not np.all(margin <= TIE_MARGIN):  # also where a weight is nan
-                image = differs[margin.argmax()]
-                raise ValueError(
-                    f"bank {name}, expert {expert}, {split} image {image}: shipped prediction {shipped[image]}, "
-                    f"weights give {scores[image].argmax()} by {margin.max():.3g} in the logit"
-                )
+            place = f"bank {name}, expert {expert}, {split}"
             counts["compared"] += len(images)
-            counts["ties"] += len(differs)
+            counts["ties"] += _count_ties(scores, shipped, place)
     if counts["ties"] > max(3, MOST_TIES * counts["compared"]):
         raise ValueError(
-            f"bank {name}: {counts['ties']} of {counts['compared']} predictions differ, too many for ties"
+            f"bank {name}: {counts['ties']} of {counts['compared']} predictions differ, "
+            "too many for ties"
         )
     return counts
 
 
+def _count_ties(scores: np.ndarray, shipped: np.ndarray, place: str) -> int:
+    """How many shipped predictions (N,) are not the largest of the logits (N, 10), each by so
+    little that rounding decides; ValueError where one is no tie."""
+    differs = np.flatnonzero(scores.argmax(axis=1) != shipped)
+    margin = scores[differs].max(axis=1) - scores[differs, shipped[differs]]
+    if not np.all(margin <= TIE_MARGIN):  # also where a weight is nan
+        image = differs[margin.argmax()]
+        raise ValueError(
+            f"{place} image {image}: shipped prediction {shipped[image]}, "
+            f"weights give {scores[image].argmax()} by {margin.max():.3g} in the logit"
+        )
+    return len(differs)
+
+
 def recipe_of(manifest: dict) -> Recipe:
     """The recipe that a bank's manifest states, else the default; ValueError where a field is
-    unknown."""
+    unknown.
+
+    >>> recipe_of(load_bank("mnist").manifest) == Recipe()
+    True
+    """
     recipe = {
         name: value
         for name, value in manifest.get("recipe", {}).items()
         if name not in ARCHITECTURE
     }
+    kind = SpecialistRecipe if "distortions" in recipe else Recipe
     try:
-        return (SpecialistRecipe if "distortions" in recipe else Recipe)(**recipe)
+        return kind(**recipe)
     except TypeError as error:
         raise ValueError(
             f"the manifest's recipe {recipe} is none that this version knows: {error}"
         ) from error
 
 
-def _trained(images, labels, test_images, recipe: Recipe, expert: int, device: str) -> bytes:
+def _trained(
+    images: np.ndarray,
+    labels: np.ndarray,
+    test_images: np.ndarray,
+    recipe: Recipe,
+    expert: int,
+    device: str,
+) -> bytes:
     network = train_expert(images, labels, recipe, expert, device)
     tensors = {
         f"weights.{key}": value.cpu().contiguous() for key, value in network.state_dict().items()
     }
     for split, inputs in zip(SPLITS, (images, test_images), strict=True):
-        classes = (
-            logits(network, judged_on(inputs, split, recipe), device)
-            .argmax(axis=1)
-            .astype(np.uint8)
-        )
+        scores = logits(network, judged_on(inputs, split, recipe), device)
+        classes = scores.argmax(axis=1).astype(np.uint8)
         tensors[f"predictions.{split}"] = torch.from_numpy(classes)
     return save(tensors)
 
 
 def _assemble(
-    folder: Path, partial: Path, data: dict, recipe: Recipe, device: str, keep_weights: bool
+    folder: Path,
+    partial: Path,
+    data: dict[str, tuple[np.ndarray, np.ndarray]],
+    recipe: Recipe,
+    device: str,
+    keep_weights: bool,
 ) -> None:
     experts = [load_file(partial / _expert_file(e)) for e in range(recipe.n_experts)]
-    predictions = {
-        s: np.stack([e[f"predictions.{s}"].numpy() for e in experts], axis=1) for s in SPLITS
-    }
     labels = {split: data[split][1] for split in SPLITS}
-    accuracies = {
-        s: (predictions[s] == labels[s][:, None]).mean(axis=0).round(4).tolist() for s in SPLITS
-    }
+    predictions = {}
+    accuracies = {}
+    for split in SPLITS:
+        columns = [expert[f"predictions.{split}"].numpy() for expert in experts]
+        predictions[split] = np.stack(columns, axis=1)
+        is_right = predictions[split] == labels[split][:, None]
+        accuracies[split] = is_right.mean(axis=0).round(4).tolist()
     folder.mkdir(parents=True, exist_ok=True)
+    extra_files = ()
     if keep_weights:
+        extra_files = ("weights.safetensors",)
         _save_weights(folder / "weights.safetensors", experts)
-    manifest = {
+    manifest = _manifest(recipe, accuracies, device)
+    save_bank(folder, labels, predictions, manifest, extra_files)
+
+
+def _manifest(recipe: Recipe, accuracies: dict[str, list[float]], device: str) -> dict:
+    return {
         "format": 1,
         "title": f"{recipe.n_experts} MNIST CNNs, one epoch on {recipe.subset_size} images each",
         "recipe": {**ARCHITECTURE, **asdict(recipe)},
         "seeds": BANK_SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {}),
         "accuracies": accuracies,
-        "versions": {name: version(name) for name in ("numpy", "torch", "torchvision")},
-        "trained_on": {
-            "device": device,
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; predictions and weights: this project, CC BY-SA 3.0",
+        **provenance("numpy", "torch", "torchvision", device=device),
+        "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; "
+        "predictions and weights: this project, CC BY-SA 3.0",
     }
-    save_bank(
-        folder, labels, predictions, manifest, ("weights.safetensors",) if keep_weights else ()
-    )
 
 
 def _save_weights(path: Path, experts: list[dict]) -> None:

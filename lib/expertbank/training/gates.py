@@ -10,11 +10,10 @@ about (R_eff - 1)/(2 B).
 from __future__ import annotations
 
 import json
-import platform
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -43,16 +42,17 @@ from expertbank.shipped.gates import (
 from expertbank.shipped.manifest import check_free
 from expertbank.training.datasets import load_mnist
 from expertbank.training.experts import as_input, expert_network, judged_on, logits, recipe_of
-from expertbank.training.resumable import open_partial, run_jobs
+from expertbank.training.resumable import open_partial, provenance, run_missing
 
 NEIGHBOURS = 20
-STEP = 0.02  # of the running marginal: about the last 50 minibatches count
-# the price starts at this share of what routing can save at all and has fallen to lam after this
-# share of the steps: a
-# gate that may commit at once stays with the first expert that serves an input well
-BEGIN, ANNEALED = 0.25, 0.6
+MARGINAL_STEP = 0.02  # of the running marginal: about the last 50 minibatches count
+# the price starts at this share of what routing can save at all and has fallen to lam after that
+# share of the steps: a gate that may commit at once stays with the first expert that serves an
+# input well
+BEGIN = 0.25
+ANNEALED = 0.6
 SPEED = 10  # the table of a prototype gate learns this much faster than pixels
-TINY = 1e-30
+LEAST_PROBABILITY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,26 @@ class GateRecipe:
 
 
 def linear(images: torch.Tensor, n_experts: int) -> nn.Module:
-    """Softmax of a linear map of the pixels."""
+    """Softmax of a linear map of the pixels.
+
+    >>> linear(torch.zeros(2, 1, 28, 28), n_experts=5)(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 5])
+    """
     return nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), n_experts), nn.LogSoftmax(1))
 
 
 def small_cnn(images: torch.Tensor, n_experts: int) -> nn.Module:
-    """Two strided convolutions and a hidden layer: about 53,000 weights."""
+    """Two strided convolutions and a hidden layer: about 53,000 weights.
+
+    >>> gate = small_cnn(torch.zeros(2, 1, 28, 28), n_experts=25)
+    >>> sum(weights.numel() for weights in gate.parameters())
+    53241
+    """
     return nn.Sequential(
         nn.Conv2d(1, 8, 5, stride=2, padding=2), nn.ReLU(),  # (B, 8, 14, 14)
         nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),  # (B, 16, 7, 7)
-        nn.Flatten(), nn.Linear(16 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, n_experts), nn.LogSoftmax(1),
+        nn.Flatten(), nn.Linear(16 * 7 * 7, 64), nn.ReLU(),
+        nn.Linear(64, n_experts), nn.LogSoftmax(1),
     )  # fmt: skip
 
 
@@ -112,7 +122,7 @@ class Prototypes(nn.Module):
         # |x|^2 is the same for every prototype and falls out of the softmax
         closeness = 2 * x @ self.points.T - self.points.square().sum(1)
         near = torch.softmax(self.log_sharpness.exp() * closeness, 1)
-        return (near @ torch.softmax(SPEED * self.table, 1)).clamp(min=TINY).log()
+        return (near @ torch.softmax(SPEED * self.table, 1)).clamp(min=LEAST_PROBABILITY).log()
 
 
 NETWORKS: dict[str, Callable[[torch.Tensor, int], nn.Module]] = dict(
@@ -122,27 +132,55 @@ NETWORKS: dict[str, Callable[[torch.Tensor, int], nn.Module]] = dict(
 
 def rate_term(log_gate: torch.Tensor, marginal: torch.Tensor) -> torch.Tensor:
     """Mean over the batch of KL(p(.|x) || marginal), nats; log_gate (B, R). I(X;T) where marginal
-    is the gate's."""
+    is the gate's.
+
+    >>> log_gate = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+    >>> round(rate_term(log_gate, log_gate.exp().mean(0)).item(), 4)
+    0.3681
+    """
     return (log_gate.exp() * (log_gate - marginal.log())).sum(1).mean()
 
 
-def gate_objective(log_gate, losses, marginal, lam: float) -> torch.Tensor:
+def gate_objective(
+    log_gate: torch.Tensor, losses: torch.Tensor, marginal: torch.Tensor, lam: float
+) -> torch.Tensor:
     """Expected loss + lam I(X;T) on a batch: P2 (26), with losses (B, R) and a marginal (R,) held
-    fixed."""
-    return (log_gate.exp() * losses).sum(1).mean() + lam * rate_term(log_gate, marginal)
+    fixed.
+
+    >>> log_gate = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+    >>> losses = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    >>> round(gate_objective(log_gate, losses, torch.tensor([0.5, 0.5]), lam=0.1).item(), 4)
+    0.1368
+    """
+    expected_loss = (log_gate.exp() * losses).sum(1).mean()
+    return expected_loss + lam * rate_term(log_gate, marginal)
 
 
 def annealed(lam: float, begin: float, progress: float) -> float:
     """The price at a share `progress` of the training: from `begin` geometrically down to lam,
-    reached at 60%."""
+    reached at 60%.
+
+    >>> [round(annealed(0.01, 0.25, progress), 3) for progress in (0, 0.3, 0.6, 1)]
+    [0.25, 0.05, 0.01, 0.01]
+    """
     if begin <= lam:
         return lam
     return max(lam, begin * (max(lam, 1e-6) / begin) ** (progress / ANNEALED))
 
 
 def train_gate(images: np.ndarray, losses: np.ndarray, recipe: GateRecipe) -> nn.Module:
-    """Train one gate on images (N, 28, 28) uint8 and the losses (N, R) of the experts on them."""
-    x, loss_table = as_input(images), torch.from_numpy(losses).float()
+    """Train one gate on images (N, 28, 28) uint8 and the losses (N, R) of the experts on them.
+
+    >>> images = np.zeros((40, 28, 28), np.uint8)
+    >>> images[20:] = 255
+    >>> losses = np.repeat([[0.0, 1.0], [1.0, 0.0]], 20, axis=0)
+    >>> recipe = GateRecipe("mnist", "linear", lam=0.01, epochs=20, batch_size=10)
+    >>> gate = train_gate(images, losses, recipe)
+    >>> gate_probabilities(gate, images[[0, -1]]).argmax(axis=1).tolist()
+    [0, 1]
+    """
+    x = as_input(images)
+    loss_table = torch.from_numpy(losses).float()
     begin = BEGIN * (losses.mean(axis=0).min() - losses.min(axis=1).mean())
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -152,18 +190,18 @@ def train_gate(images: np.ndarray, losses: np.ndarray, recipe: GateRecipe) -> nn
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=n_steps
         )
-        marginal, step = torch.zeros(losses.shape[1]), 0
+        marginal = torch.zeros(losses.shape[1])
+        step = 0
         for _ in range(recipe.epochs):
             for batch in torch.randperm(len(x)).split(recipe.batch_size):
-                log_gate, step = gate(x[batch]), step + 1
-                marginal = torch.lerp(
-                    marginal, log_gate.detach().exp().mean(0), max(1 / step, STEP)
-                )
-                optimizer.zero_grad()
+                step += 1
+                log_gate = gate(x[batch])
+                of_batch = log_gate.detach().exp().mean(0)
+                marginal = torch.lerp(marginal, of_batch, max(1 / step, MARGINAL_STEP))
                 lam = annealed(recipe.lam, begin, step / n_steps)
-                gate_objective(
-                    log_gate, loss_table[batch], marginal.clamp(min=TINY), lam
-                ).backward()
+                fixed = marginal.clamp(min=LEAST_PROBABILITY)
+                optimizer.zero_grad()
+                gate_objective(log_gate, loss_table[batch], fixed, lam).backward()
                 optimizer.step()
                 schedule.step()
     return gate.eval()
@@ -171,10 +209,14 @@ def train_gate(images: np.ndarray, losses: np.ndarray, recipe: GateRecipe) -> nn
 
 @torch.no_grad()
 def gate_probabilities(gate: nn.Module, images: np.ndarray) -> np.ndarray:
-    """p(t|x) (N, R) of a gate on images (N, 28, 28) uint8, rows summing to 1 in float64."""
-    found = torch.cat(
-        [gate(as_input(images[start : start + 1000])) for start in range(0, len(images), 1000)]
-    )
+    """p(t|x) (N, R) of a gate on images (N, 28, 28) uint8, rows summing to 1 in float64.
+
+    >>> gate = linear(torch.zeros(1, 1, 28, 28), n_experts=4)
+    >>> gate_probabilities(gate, np.zeros((3, 28, 28), np.uint8)).sum(axis=1).round(6).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    starts = range(0, len(images), 1000)
+    found = torch.cat([gate(as_input(images[start : start + 1000])) for start in starts])
     return torch.softmax(found.double(), 1).numpy()
 
 
@@ -182,8 +224,15 @@ def distilled_losses(
     images: np.ndarray, losses: np.ndarray, unseen: np.ndarray, epochs: int = 4
 ) -> np.ndarray:
     """E[loss | x] (N', R) of unseen images by a CNN that learned the losses (N, R) of images (N,
-    28, 28)."""
-    x, target = as_input(images), torch.from_numpy(losses).float()
+    28, 28).
+
+    >>> images = np.zeros((40, 28, 28), np.uint8)
+    >>> losses = np.zeros((40, 2))
+    >>> distilled_losses(images, losses, images[:3], epochs=1).shape
+    (3, 2)
+    """
+    x = as_input(images)
+    target = torch.from_numpy(losses).float()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = expert_network(losses.shape[1])
@@ -191,9 +240,8 @@ def distilled_losses(
         for _ in range(epochs):
             for batch in torch.randperm(len(x)).split(100):
                 optimizer.zero_grad()
-                nn.functional.binary_cross_entropy_with_logits(
-                    network(x[batch]), target[batch]
-                ).backward()
+                scores = network(x[batch])
+                nn.functional.binary_cross_entropy_with_logits(scores, target[batch]).backward()
                 optimizer.step()
     return torch.from_numpy(logits(network.eval(), unseen)).sigmoid().numpy()
 
@@ -202,8 +250,16 @@ def neighbours_losses(
     images: np.ndarray, losses: np.ndarray, unseen: np.ndarray, k: int = NEIGHBOURS
 ) -> np.ndarray:
     """E[loss | x] (N', R) of unseen images as the mean loss (N, R) of the k nearest images in
-    pixels."""
-    x, queries = as_input(images).flatten(1), as_input(unseen).flatten(1)
+    pixels.
+
+    >>> images = np.zeros((4, 28, 28), np.uint8)
+    >>> images[2:] = 255
+    >>> losses = np.array([[0.0, 1.0], [0.0, 0.5], [1.0, 0.0], [1.0, 0.0]])
+    >>> neighbours_losses(images, losses, images[:1], k=2).tolist()
+    [[0.0, 0.75]]
+    """
+    x = as_input(images).flatten(1)
+    queries = as_input(unseen).flatten(1)
     norms = x.square().sum(1)
     nearest = [
         (norms - 2 * batch @ x.T).topk(k, largest=False).indices.numpy()
@@ -212,74 +268,91 @@ def neighbours_losses(
     return losses[np.concatenate(nearest)].mean(axis=1, dtype=float)
 
 
-REGRESSIONS = dict(zip(ESTIMATES, (distilled_losses, neighbours_losses), strict=True))
+REGRESSIONS: dict[str, Callable[..., np.ndarray]] = dict(
+    zip(ESTIMATES, (distilled_losses, neighbours_losses), strict=True)
+)
 
 
-def recipes() -> list[GateRecipe]:
-    """The sweep: every bank, family, price and seed."""
-    grid = product(LAMS, GATE_FAMILIES, range(GATE_SEEDS))
+def shipped_gates() -> list[GateRecipe]:
+    """The recipes of the sweep: every bank, family, price and seed.
+
+    >>> gates = shipped_gates()
+    >>> len(gates), gates[0].name
+    (180, 'mnist-linear-0.001-0')
+    """
     return [
         GateRecipe(bank, family, float(lam), seed)
-        for bank, family, seed in grid
+        for bank, family, seed in product(LAMS, GATE_FAMILIES, range(GATE_SEEDS))
         for lam in LAMS[bank]
     ]
 
 
-def train_gates(folder, root=None, download: bool = False, n_jobs: int | None = None) -> None:
+def train_gates(
+    folder: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    download: bool = False,
+    n_jobs: int | None = None,
+) -> None:
     """Train the whole sweep and the two estimates of E[loss | x], judge them, and write `folder`.
 
     What is finished waits in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds gates.
+
+    >>> train_gates("gates", download=True, n_jobs=2)  # an hour and a half  # doctest: +SKIP
     """
     folder = Path(folder)
     check_free(folder, "gates")
     partial = open_partial(folder)
     raw = {split: load_mnist(split, root, download)[0] for split in SPLITS}
     banks = {name: load_bank(name) for name in LAMS}
-    seen = {
-        name: [judged_on(raw[s], s, recipe_of(bank.manifest)) for s in SPLITS]
-        for name, bank in banks.items()
-    }
-    arrays = {
-        name: (*seen[name], *(bank.losses(split) for split in SPLITS))
-        for name, bank in banks.items()
-    }
-    work = [(_estimated, name, kind) for name in LAMS for kind in ESTIMATES]
-    work += [(_trained, recipe.bank, recipe) for recipe in recipes()]
-    jobs = {
-        _partial_file(partial, name, what): (do, *arrays[name], what) for do, name, what in work
-    }
-    run_jobs(jobs, "gates", n_jobs)
+    arrays = {}
+    for name, bank in banks.items():
+        recipe = recipe_of(bank.manifest)
+        images = [judged_on(raw[split], split, recipe) for split in SPLITS]
+        arrays[name] = (*images, *(bank.losses(split) for split in SPLITS))
+    tasks = {}
+    for name, kind in product(LAMS, ESTIMATES):
+        tasks[_estimate_file(partial, name, kind)] = (_estimated, *arrays[name], kind)
+    for gate in shipped_gates():
+        tasks[_gate_file(partial, gate)] = (_trained, *arrays[gate.bank], gate)
+    run_missing(tasks, "gates", n_jobs)
     _assemble(folder, partial, banks)
     shutil.rmtree(partial)
 
 
-def _partial_file(partial: Path, bank: str, what: GateRecipe | str) -> Path:
-    return (
-        partial / f"{what.name if isinstance(what, GateRecipe) else f'{bank}-{what}'}.safetensors"
-    )
+def _estimate_file(partial: Path, bank: str, kind: str) -> Path:
+    return partial / f"{bank}-{kind}.safetensors"
 
 
-def _estimated(images, unseen, losses, _, kind: str) -> bytes:
-    return save({"losses": torch.from_numpy(as_steps(REGRESSIONS[kind](images, losses, unseen)))})
+def _gate_file(partial: Path, recipe: GateRecipe) -> Path:
+    return partial / f"{recipe.name}.safetensors"
 
 
-def _trained(images, unseen, losses, unseen_losses, recipe: GateRecipe) -> bytes:
+def _estimated(
+    images: np.ndarray, unseen: np.ndarray, losses: np.ndarray, _: np.ndarray, kind: str
+) -> bytes:
+    estimates = REGRESSIONS[kind](images, losses, unseen)
+    return save({"losses": torch.from_numpy(as_steps(estimates))})
+
+
+def _trained(
+    images: np.ndarray,
+    unseen: np.ndarray,
+    losses: np.ndarray,
+    unseen_losses: np.ndarray,
+    recipe: GateRecipe,
+) -> bytes:
     gate = train_gate(images, losses, recipe)
     soft = [gate_probabilities(gate, inputs) for inputs in (images, unseen)]
-    rows, loads = judge_splits(
-        recipe.bank, recipe.family, recipe.lam, recipe.seed, soft, (losses, unseen_losses)
-    )
+    named = (recipe.bank, recipe.family, recipe.lam, recipe.seed)
+    rows, loads = judge_splits(*named, soft, (losses, unseen_losses))
     tensors = {
         "losses": torch.from_numpy(as_steps((soft[1] * unseen_losses).sum(axis=1))),
         "chosen": torch.from_numpy(soft[1].argmax(axis=1).astype(np.uint8)),
         "loads": torch.from_numpy(loads),
     }
-    if (recipe.family, recipe.lam, recipe.seed) == (
-        EXAMPLE[0],
-        LAMS[recipe.bank][EXAMPLE[1]],
-        EXAMPLE[2],
-    ):
+    family, price, seed = EXAMPLE
+    if (recipe.family, recipe.lam, recipe.seed) == (family, LAMS[recipe.bank][price], seed):
         tensors["gate"] = torch.from_numpy(soft[1]).half()
     return save(tensors, {"rows": json.dumps(rows)})
 
@@ -289,81 +362,102 @@ def _rows(path: Path) -> list[dict]:
         return json.loads(file.metadata()["rows"])
 
 
-def _assemble(folder: Path, partial: Path, banks: dict) -> None:
-    rows, loads, arrays = [], [], {}
+def _assemble(folder: Path, partial: Path, banks: dict[str, ExpertBank]) -> None:
+    rows = []
+    loads = []
+    arrays = {}
     for name in banks:
-        paths = [
-            _partial_file(partial, name, recipe) for recipe in recipes() if recipe.bank == name
-        ]
+        paths = [_gate_file(partial, recipe) for recipe in shipped_gates() if recipe.bank == name]
         found = [load_file(path) for path in paths]
         rows += [row for path in paths for row in _rows(path)]
         loads += [gate["loads"] for gate in found]
-        arrays |= {
-            f"{name}_{key}": np.stack([gate[key] for gate in found], axis=1)
-            for key in ("losses", "chosen")
-        }
+        for key in ("losses", "chosen"):
+            arrays[f"{name}_{key}"] = np.stack([gate[key] for gate in found], axis=1)
         arrays[f"{name}_example"] = next(gate["gate"] for gate in found if "gate" in gate)
         for kind in ESTIMATES:
-            arrays[f"{name}_{kind}"] = load_file(_partial_file(partial, name, kind))["losses"]
-    for bank in banks.values():  # the gate that sees the label through the loss
+            arrays[f"{name}_{kind}"] = load_file(_estimate_file(partial, name, kind))["losses"]
+    for bank in banks.values():
         oracle_rows, oracle_loads = judge_oracle(bank)
-        rows, loads = rows + oracle_rows, [*loads, oracle_loads]
+        rows += oracle_rows
+        loads.append(oracle_loads)
+    arrays["loads"] = np.concatenate(loads)
+    save_gates(folder, rows, arrays, _manifest(banks))
+
+
+def _manifest(banks: dict[str, ExpertBank]) -> dict:
     defaults = asdict(GateRecipe("mnist", "linear", 1.0))
-    manifest = {
+    recipe = {key: defaults[key] for key in ("epochs", "batch_size", "learning_rate")}
+    recipe |= {
+        "families": list(GATE_FAMILIES),
+        "seeds": GATE_SEEDS,
+        "lams": {bank: list(lams) for bank, lams in LAMS.items()},
+        "begin": BEGIN,
+        "annealed": ANNEALED,
+        "marginal_step": MARGINAL_STEP,
+        "neighbours": NEIGHBOURS,
+    }
+    return {
         "format": 1,
-        "title": f"{len(recipes())} gates trained on expected loss + lam I(X;T), and E[loss | x] by two regressions",
-        "recipe": {key: defaults[key] for key in ("epochs", "batch_size", "learning_rate")}
-        | {
-            "families": list(GATE_FAMILIES),
-            "seeds": GATE_SEEDS,
-            "lams": {bank: list(lams) for bank, lams in LAMS.items()},
-        }
-        | {"begin": BEGIN, "annealed": ANNEALED, "marginal_step": STEP, "neighbours": NEIGHBOURS},
+        "title": f"{len(shipped_gates())} gates trained on expected loss + lam I(X;T), "
+        "and E[loss | x] by two regressions",
+        "recipe": recipe,
         "banks": {
             name: bank.manifest["files"]["predictions.npz"]["sha256"]
             for name, bank in banks.items()
         },
-        "versions": {name: version(name) for name in ("numpy", "torch", "torchvision")},
-        "trained_on": {
-            "device": "cpu",
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; these results: this project, CC BY-SA 3.0",
+        **provenance("numpy", "torch", "torchvision", device="cpu"),
+        "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; "
+        "these results: this project, CC BY-SA 3.0",
     }
-    save_gates(folder, rows, {**arrays, "loads": np.concatenate(loads)}, manifest)
 
 
-def judge_splits(bank: str, family: str, lam: float, seed: int, gates: Sequence, losses: Sequence):
+def judge_splits(
+    bank: str,
+    family: str,
+    lam: float,
+    seed: int,
+    gates: Sequence[np.ndarray],
+    losses: Sequence[np.ndarray],
+) -> tuple[list[dict], np.ndarray]:
     """Rows of `gates.csv` and loads (4, R) of one gate, given as each split's p(t|x) and losses:
-    soft and hardened."""
-    rows, loads = [], []
+    soft and hardened.
+
+    >>> gate = np.array([[0.9, 0.1], [0.2, 0.8]])
+    >>> losses = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> rows, loads = judge_splits("mnist", "linear", 0.1, 0, (gate, gate), (losses, losses))
+    >>> [(row["split"], row["decision"], row["loss"]) for row in rows[:2]]
+    [('train', 'soft', 0.15), ('train', 'hard', 0.0)]
+    """
+    rows = []
+    loads = []
     for split, soft, table in zip(SPLITS, gates, losses, strict=True):
         for decision, routed in zip(DECISIONS, (soft, harden(soft)), strict=True):
             judged = judge_gate(routed, table)
             low, high = judged.rate_interval
+            named = {"bank": bank, "family": family, "lam": lam, "seed": seed}
+            named |= {"split": split, "decision": decision}
             numbers = {"rate": judged.rate, "rate_low": low, "rate_high": high}
             numbers |= {"loss": judged.loss, "loss_error": judged.loss_error}
-            named = {
-                "bank": bank,
-                "family": family,
-                "lam": lam,
-                "seed": seed,
-                "split": split,
-                "decision": decision,
-            }
-            rows.append({**named, **{name: round(value, 6) for name, value in numbers.items()}})
+            rows.append(named | {name: round(value, 6) for name, value in numbers.items()})
             loads.append(judged.load)
     return rows, np.array(loads, dtype=np.float32)
 
 
 def judge_oracle(bank: ExpertBank) -> tuple[list[dict], np.ndarray]:
-    """Rows and loads of the gate that sees the label: the posterior of P2 (28), its marginal solved
-    on train."""
-    losses, rows, loads = [bank.losses(split) for split in SPLITS], [], []
+    """Rows and loads of the gate that sees the label through the loss: the posterior of P2 (28),
+    its marginal solved on train.
+
+    >>> rows, loads = judge_oracle(load_bank("mnist"))  # fifteen seconds  # doctest: +SKIP
+    >>> len(rows), loads.shape  # ten prices, two splits, soft and hardened  # doctest: +SKIP
+    (40, (40, 25))
+    """
+    losses = [bank.losses(split) for split in SPLITS]
+    rows = []
+    loads = []
     for lam in LAMS[bank.name].tolist():
         point = rate_distortion(losses[0], lam)
         gates = [routing(table, point) for table in losses]
         judged_rows, judged_loads = judge_splits(bank.name, ORACLE, lam, 0, gates, losses)
-        rows, loads = rows + judged_rows, [*loads, judged_loads]
+        rows += judged_rows
+        loads.append(judged_loads)
     return rows, np.concatenate(loads)

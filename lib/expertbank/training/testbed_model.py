@@ -4,6 +4,7 @@ different ways."""
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,20 +70,19 @@ class Run:
         for name, allowed in (("mix", tuple(MIXES)), ("method", METHODS), ("size", tuple(SIZES))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {allowed}")
+        whole_step = SIZES[self.size].n_sequences
         for name in ("scope", "capacity_scope"):
-            if SIZES[self.size].n_sequences % as_count(getattr(self, name), name):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must divide {SIZES[self.size].n_sequences}"
-                )
-        if self.method == "EB" and self.scope != SIZES[self.size].n_sequences:
-            raise ValueError(
-                f"scope is {self.scope}; EB balances the whole step, {SIZES[self.size].n_sequences}"
-            )
+            group = as_count(getattr(self, name), name)
+            if whole_step % group:
+                raise ValueError(f"{name} is {group}; it must divide {whole_step}")
+        if self.method == "EB" and self.scope != whole_step:
+            raise ValueError(f"scope is {self.scope}; EB balances the whole step, {whole_step}")
         if self.capacity is not None:
             as_number(
                 self.capacity, "capacity", ABOVE_0, BELOW_INF, allowed="a positive number, or None"
             )
-        as_number(self.strength, "strength", 0, BELOW_INF), as_number(self.placed, "placed", 0, 1)
+        as_number(self.strength, "strength", 0, BELOW_INF)
+        as_number(self.placed, "placed", 0, 1)
         as_count(self.seed, "seed", at_least=0)
 
     @property
@@ -99,53 +99,62 @@ class Routing(nn.Module):
     """The router of a run and its memory: expert bias (EB) and which token ids the reference
     confines."""
 
+    bias: torch.Tensor
+    placed: torch.Tensor
+    group: torch.Tensor
+    """domain whose tokens an expert of the reference serves (E,)"""
+
     def __init__(self, run: Run, placed: np.ndarray):
         super().__init__()
         size = SIZES[run.size]
-        self.run, self.size = run, size
+        self.run = run
+        self.size = size
         self.linear = nn.Linear(size.width, size.n_experts, bias=False)
         self.register_buffer("bias", torch.zeros(size.n_experts))
         self.register_buffer("placed", torch.from_numpy(placed))
         per_domain = size.n_experts // len(MIXES[run.mix])
         self.register_buffer("group", torch.arange(size.n_experts) // per_domain)
 
-    def forward(self, states, tokens, domains):
+    def forward(
+        self, states: torch.Tensor, tokens: torch.Tensor, domains: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Experts (B, L, k), their weights, and the auxiliary loss, for normed states (B, L,
         width)."""
-        run, k = self.run, self.size.n_chosen
+        run = self.run
+        length = tokens.shape[1]
         logits = self.linear(states)
         # a token that says its domain may use the experts of that domain alone
         if run.method == "reference":
             foreign = self.placed[tokens].unsqueeze(-1) & (self.group != domains[:, None, None])
             logits = logits.masked_fill(foreign, -1e4)
-        grouped = logits.reshape(-1, run.scope * tokens.shape[1], self.size.n_experts)
+        grouped = logits.reshape(-1, run.scope * length, self.size.n_experts)
         with torch.no_grad():
-            if run.method == "SH":
-                chosen = top_choice(grouped - sinkhorn_prices(grouped), k)
-            elif run.method == "BA":
-                chosen = auction(grouped, k)
-            else:
-                chosen = top_choice(grouped + self.bias, k)
-        balanced = run.method in ("LBL", "reference")
-        auxiliary = (
-            run.strength * load_balancing_loss(grouped, chosen)
-            if balanced
-            else logits.new_zeros(())
-        )
+            chosen = self._choice(grouped)
+        auxiliary = logits.new_zeros(())
+        if run.method in ("LBL", "reference"):
+            auxiliary = run.strength * load_balancing_loss(grouped, chosen)
         if run.method == "EB" and self.training:
             self.bias.copy_(moved_bias(self.bias, chosen, run.strength))
-        chosen = chosen.reshape(*tokens.shape, k)
+        chosen = chosen.reshape(*tokens.shape, self.size.n_chosen)
         weights = logits.gather(2, chosen).softmax(dim=-1)
-        return chosen, weights * self._kept(chosen, tokens.shape[1]), auxiliary
+        return chosen, weights * self._kept(chosen, length), auxiliary
 
-    def _kept(self, chosen, length):
+    def _choice(self, grouped: torch.Tensor) -> torch.Tensor:
+        """Experts of grouped logits (G, n, E) by the run's method."""
+        if self.run.method == "SH":
+            return top_choice(grouped - sinkhorn_prices(grouped), self.size.n_chosen)
+        if self.run.method == "BA":
+            return auction(grouped, self.size.n_chosen)
+        return top_choice(grouped + self.bias, self.size.n_chosen)
+
+    def _kept(self, chosen: torch.Tensor, length: int) -> torch.Tensor:
+        """1.0 where a choice fits under the run's cap and 0.0 where it is dropped."""
         if self.run.capacity is None:
             return torch.ones_like(chosen, dtype=torch.float32)
-        grouped = chosen.reshape(-1, self.run.capacity_scope * length, self.size.n_chosen)
-        places = int(
-            np.ceil(self.run.capacity * grouped.shape[1] * self.size.n_chosen / self.size.n_experts)
-        )
-        return kept(grouped, self.size.n_experts, places).reshape(chosen.shape).float()
+        n_experts, n_chosen = self.size.n_experts, self.size.n_chosen
+        grouped = chosen.reshape(-1, self.run.capacity_scope * length, n_chosen)
+        places = int(np.ceil(self.run.capacity * grouped.shape[1] * n_chosen / n_experts))
+        return kept(grouped, n_experts, places).reshape(chosen.shape).float()
 
 
 class Experts(nn.Module):
@@ -160,7 +169,9 @@ class Experts(nn.Module):
             torch.randn(size.n_experts, size.expert_width, size.width) * size.expert_width**-0.5
         )
 
-    def forward(self, states, chosen, weights):
+    def forward(
+        self, states: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Weighted sum of the chosen experts' outputs: states (N, width), chosen and weights (N,
         k)."""
         expert, order = chosen.flatten().sort(stable=True)
@@ -168,9 +179,8 @@ class Experts(nn.Module):
         sizes = torch.bincount(expert, minlength=len(self.inner)).tolist()
         served = zip(states[token].split(sizes), self.inner, self.outer, strict=True)
         outputs = torch.cat([nn.functional.gelu(x @ inner) @ outer for x, inner, outer in served])
-        return torch.zeros_like(states).index_add(
-            0, token, outputs * weights.flatten()[order].unsqueeze(1)
-        )
+        weighted = outputs * weights.flatten()[order].unsqueeze(1)
+        return torch.zeros_like(states).index_add(0, token, weighted)
 
 
 class TestbedModel(nn.Module):
@@ -181,29 +191,25 @@ class TestbedModel(nn.Module):
         super().__init__()
         size = SIZES[run.size]
         self.size = size
-        self.embedding, self.position = (
-            nn.Embedding(vocabulary, size.width),
-            nn.Embedding(length, size.width),
-        )
+        self.embedding = nn.Embedding(vocabulary, size.width)
+        self.position = nn.Embedding(length, size.width)
         self.norms = nn.ModuleList(nn.RMSNorm(size.width) for _ in range(3))
-        self.mixing, self.joining = (
-            nn.Linear(size.width, 3 * size.width),
-            nn.Linear(size.width, size.width),
-        )
-        self.routing, self.experts = Routing(run, placed), Experts(size)
+        self.mixing = nn.Linear(size.width, 3 * size.width)
+        self.joining = nn.Linear(size.width, size.width)
+        self.routing = Routing(run, placed)
+        self.experts = Experts(size)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.position.weight, std=0.02)
 
-    def forward(self, tokens, domains):
+    def forward(
+        self, tokens: torch.Tensor, domains: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (B, L, V) of the next tokens, chosen experts and weights (B, L, k), auxiliary
         loss."""
         states = self.embedding(tokens) + self.position.weight[: tokens.shape[1]]
-        heads = (
-            self.mixing(self.norms[0](states))
-            .unflatten(-1, (3, self.size.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-        )
-        mixed = nn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+        heads = self.mixing(self.norms[0](states)).unflatten(-1, (3, self.size.heads, -1))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, heads, L, width / heads)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         states = states + self.joining(mixed.transpose(1, 2).flatten(2))
         normed = self.norms[1](states)
         chosen, weights, auxiliary = self.routing(normed, tokens, domains)
@@ -212,23 +218,30 @@ class TestbedModel(nn.Module):
         return self.norms[2](states) @ self.embedding.weight.T, chosen, weights, auxiliary
 
 
-def batches(sequences: np.ndarray, n_sequences: int, rng: np.random.Generator):
+def batches(
+    sequences: np.ndarray, n_sequences: int, rng: np.random.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless steps of tokens (B, L) and domains (B,): as many sequences of each language, in
-    random order."""
+    random order, from sequences (D, S, L).
+
+    >>> steps = batches(np.arange(12).reshape(2, 3, 2), 4, np.random.default_rng(0))
+    >>> tokens, domains = next(steps)
+    >>> tokens.shape, sorted(domains.tolist())
+    (torch.Size([4, 2]), [0, 0, 1, 1])
+    """
     n_domains, count, _ = sequences.shape
-    each, waiting = n_sequences // n_domains, np.empty((n_domains, 0), dtype=int)
+    each = n_sequences // n_domains
+    waiting = np.empty((n_domains, 0), dtype=int)
     while True:
         if waiting.shape[1] < each:
-            waiting = np.hstack(
-                [waiting, rng.permuted(np.tile(np.arange(count), (n_domains, 1)), axis=1)]
-            )
-        drawn, waiting = waiting[:, :each], waiting[:, each:]
+            shuffled = rng.permuted(np.tile(np.arange(count), (n_domains, 1)), axis=1)
+            waiting = np.hstack([waiting, shuffled])
+        drawn = waiting[:, :each]
+        waiting = waiting[:, each:]
         order = rng.permutation(n_sequences)
         tokens = np.concatenate([sequences[d, drawn[d]] for d in range(n_domains)])[order]
-        yield (
-            torch.from_numpy(tokens.astype(np.int64)),
-            torch.arange(n_domains).repeat_interleave(each)[order],
-        )
+        domains = torch.arange(n_domains).repeat_interleave(each)[order]
+        yield torch.from_numpy(tokens.astype(np.int64)), domains
 
 
 def _rate_at(step: int, size: Size) -> float:
@@ -241,7 +254,7 @@ def _rate_at(step: int, size: Size) -> float:
     return size.learning_rate * (0.55 + 0.45 * np.cos(np.pi * done))
 
 
-def _loss(logits, tokens):
+def _loss(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of the next token in nats, within each sequence."""
     following = torch.full_like(tokens, -100)  # nothing follows the last token
     following[:, :-1] = tokens[:, 1:]
@@ -254,22 +267,31 @@ def train_run(
     held_out: np.ndarray,
     vocabulary: int,
     placed: np.ndarray,
-    device="cpu",
-):
-    """Train one configuration on sequences (D, S, L) and judge it on held-out ones.
+    device: str = "cpu",
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Train one configuration on sequences (D, S, L) and judge it on held-out ones; `placed` (V,)
+    marks the tokens of T_D.
 
     Returns a dict of numbers and a dict of the held-out routing (`chosen`, `weights`, `domain`,
     `tokens`). Purity and utilisation that begin with `step_` are P3's: of each training step's
     whole batch, averaged over the last hundred.
+
+    >>> mix = load_mix("scripts")  # doctest: +SKIP
+    >>> given = mix.train, mix.held_out, mix.vocabulary, placed_tokens(mix)  # doctest: +SKIP
+    >>> numbers, routing = train_run(Run(strength=0.125), *given)  # doctest: +SKIP
+    >>> round(numbers["loss"], 1)  # nats a token, after two minutes  # doctest: +SKIP
+    3.5
     """
-    started, size = time.perf_counter(), SIZES[run.size]
+    started = time.perf_counter()
+    size = SIZES[run.size]
     torch.manual_seed(run.seed)
     model = TestbedModel(run, vocabulary, train.shape[2], placed).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=size.learning_rate, betas=(0.9, 0.95), weight_decay=0.1
     )
     # the same batches for every method at the same seed: contrasts are paired
-    steps, recent = batches(train, size.n_sequences, np.random.default_rng([run.seed, 1])), []
+    steps = batches(train, size.n_sequences, np.random.default_rng([run.seed, 1]))
+    recent = []
     for step in range(size.steps):
         tokens, domains = (part.to(device) for part in next(steps))
         for group in optimizer.param_groups:
@@ -280,56 +302,71 @@ def train_run(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step >= size.steps - LAST:
-            recent.append(
-                _step_measures(
-                    chosen, weights, domains, placed[tokens.cpu().numpy()], size.n_experts
-                )
-            )
+            on_plain = placed[tokens.cpu().numpy()]
+            recent.append(_step_measures(chosen, weights, domains, on_plain, size.n_experts))
     numbers = {f"step_{name}": float(np.mean([one[name] for one in recent])) for name in recent[0]}
     loss, routing = judge(model, held_out, device)
-    numbers |= {"loss": loss, "loss_alone": _loss_alone(model, held_out, device)}
-    kept_choices = np.where(routing["weights"] > 0, routing["chosen"], -1)
+    numbers["loss"] = loss
+    numbers["loss_alone"] = _loss_alone(model, held_out, device)
+    routing["chosen"] = np.where(routing["weights"] > 0, routing["chosen"], -1)
     on_plain = placed[routing["tokens"]]
     numbers |= specialisation(
-        kept_choices, routing["weights"], routing["domain"], on_plain, size.n_experts, run.seed
+        routing["chosen"], routing["weights"], routing["domain"], on_plain, size.n_experts, run.seed
     )
-    numbers |= {
-        "dropped": float((kept_choices < 0).mean()),
-        "seconds": time.perf_counter() - started,
-    }
-    return numbers, routing | {"chosen": kept_choices}
+    numbers["dropped"] = float((routing["chosen"] < 0).mean())
+    numbers["seconds"] = time.perf_counter() - started
+    return numbers, routing
 
 
-def _step_measures(chosen, weights, domains, plain, n_experts) -> dict[str, float]:
-    chosen = np.where(weights.detach().cpu().numpy() > 0, chosen.cpu().numpy(), -1)
+def _step_measures(
+    chosen: torch.Tensor,
+    weights: torch.Tensor,
+    domains: torch.Tensor,
+    on_plain: np.ndarray,
+    n_experts: int,
+) -> dict[str, float]:
+    """P3's purity, over the tokens (B, L) of T_D, and utilisation of one training step."""
+    is_kept = weights.detach().cpu().numpy() > 0
+    choices = np.where(is_kept, chosen.cpu().numpy(), -1)
     labels = domains.cpu().numpy()[:, None]
-    counts = routing_counts(chosen, labels, int(labels.max()) + 1, n_experts)
-    on_plain = routing_counts(
-        np.where(plain[..., None], chosen, -1), labels, len(counts), n_experts
-    )
-    return {"purity": purity(on_plain), "utilisation": utilisation(counts.sum(axis=0))}
+    n_domains = int(labels.max()) + 1
+    counts = routing_counts(choices, labels, n_domains, n_experts)
+    plain_choices = np.where(on_plain[..., None], choices, -1)
+    plain_counts = routing_counts(plain_choices, labels, n_domains, n_experts)
+    return {"purity": purity(plain_counts), "utilisation": utilisation(counts.sum(axis=0))}
 
 
 @torch.no_grad()
-def judge(model: TestbedModel, held_out: np.ndarray, device="cpu"):
+def judge(
+    model: TestbedModel, held_out: np.ndarray, device: str = "cpu"
+) -> tuple[float, dict[str, np.ndarray]]:
     """Loss in nats a token and the routing of held-out sequences (D, S, L), in steps as in
-    training."""
+    training.
+
+    >>> sequences = np.zeros((8, 8, 5), dtype=int)  # eight languages of one word
+    >>> model = TestbedModel(Run(), 300, 5, placed=np.zeros(300, bool))
+    >>> loss, routing = judge(model, sequences)
+    >>> routing["chosen"].shape  # sequences, tokens, experts of each
+    (64, 5, 4)
+    """
     model.eval()
+    n_domains, count, _ = held_out.shape
     n_sequences = model.size.n_sequences
-    steps, losses, parts = batches(held_out, n_sequences, np.random.default_rng(0)), [], []
-    for _ in range(max(1, held_out.shape[0] * held_out.shape[1] // n_sequences)):
+    steps = batches(held_out, n_sequences, np.random.default_rng(0))
+    losses = []
+    parts = []
+    for _ in range(max(1, n_domains * count // n_sequences)):
         tokens, domains = (part.to(device) for part in next(steps))
         logits, chosen, weights, _ = model(tokens, domains)
         losses.append(_loss(logits, tokens).item())
         parts.append([part.cpu().numpy() for part in (chosen, weights, domains, tokens)])
     model.train()
     names = ("chosen", "weights", "domain", "tokens")
-    return float(np.mean(losses)), {
-        name: np.concatenate(part) for name, part in zip(names, zip(*parts), strict=True)
-    }
+    whole = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return float(np.mean(losses)), dict(zip(names, whole, strict=True))
 
 
-def _loss_alone(model: TestbedModel, held_out: np.ndarray, device) -> float:
+def _loss_alone(model: TestbedModel, held_out: np.ndarray, device: str) -> float:
     """Held-out loss when every token takes its top k, whatever the others chose: SH and BA look at
     whole groups."""
     run = model.routing.run

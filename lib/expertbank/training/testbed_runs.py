@@ -1,13 +1,12 @@
-"""The grid of testbed runs that the book ships: trained side by side, resumed when stopped, sealed
-when whole."""
+"""The testbed runs that the book ships: trained side by side, resumed when stopped, sealed when
+whole."""
 
 from __future__ import annotations
 
 import io
-import platform
+import os
 import shutil
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,100 +18,133 @@ from expertbank.training.corpus import (
     COMMIT,
     CORPUS_SHA256,
     MIXES,
+    Mix,
     classifier_accuracy,
     load_mix,
     placed_tokens,
 )
-from expertbank.training.resumable import open_partial, run_jobs
+from expertbank.training.resumable import open_partial, provenance, run_missing
 from expertbank.training.testbed_model import SIZES, Run, train_run
 
 SCOPES = (1, 2, 8, 16, 64)
-N_SEEDS = 3
-WEIGHT, STEP = 0.125, 2.0**-7  # of LBL and of EB: from P3's grid of powers of two
+RUN_SEEDS = 3
+# of the contrasts that a test is made of: LBL, SH and BA at both ends of the scope
+CONTRAST_SEEDS = 8
+# of LBL and of EB: from P3's grid of powers of two
+BALANCE_WEIGHT = 0.125
+BIAS_STEP = 2.0**-7
 EXAMPLE_SEQUENCES = 512
+SHIPPED_TYPES = {"chosen": np.int8, "weights": np.float16, "domain": np.uint8, "tokens": np.uint16}
+MAIN_CONTRASTS = {"weight": BALANCE_WEIGHT, "step": BIAS_STEP, "seeds": RUN_SEEDS}
+MAIN_CONTRASTS["seeds_of_main_contrasts"] = CONTRAST_SEEDS
 
 
-def default_grid(size: str = "small") -> list[Run]:
+def shipped_runs(size: str = "small") -> list[Run]:
     """The runs of one size: the main contrasts three times, then strengths, and methods at the
-    scopes between."""
-    whole, seeds = SIZES[size].n_sequences, range(N_SEEDS)
+    scopes between.
+
+    >>> runs = shipped_runs()
+    >>> len(runs), runs[0].name
+    (105, 'scripts-LBL-1-0.125-seed0')
+    """
+    whole = SIZES[size].n_sequences
     scopes = [scope for scope in SCOPES if scope < whole] + [whole]
     ends = (scopes[0], whole)
 
-    def runs(seeds, **given):
-        return [Run(seed=seed, size=size, **given) for seed in seeds]
+    def repeated(**given) -> list[Run]:
+        return [Run(seed=seed, size=size, **given) for seed in range(RUN_SEEDS)]
 
-    grid = []
+    def once(**given) -> list[Run]:
+        return [Run(size=size, **given)]
+
+    runs = []
     for mix, between in (("scripts", scopes), ("latin", (1, 8, whole))):
         for scope in between:
-            grid += runs(seeds, mix=mix, scope=scope, strength=WEIGHT)
-        grid += runs(seeds, mix=mix, method="none") + runs(
-            seeds, mix=mix, method="reference", strength=WEIGHT
-        )
+            runs += repeated(mix=mix, scope=scope, strength=BALANCE_WEIGHT)
+        runs += repeated(mix=mix, method="none")
+        runs += repeated(mix=mix, method="reference", strength=BALANCE_WEIGHT)
     for method in ("SH", "BA"):
         for scope in ends:
-            grid += runs(seeds, method=method, scope=scope)
-    grid += runs(seeds, method="EB", scope=whole, strength=STEP)
+            runs += repeated(method=method, scope=scope)
+    runs += repeated(method="EB", scope=whole, strength=BIAS_STEP)
     for capacity in (1.0, 1.25):
         for scope in ends:
-            grid += runs(seeds, scope=scope, strength=WEIGHT, capacity=capacity)
-    # once each: is the cap's own scope what counts, the reference without freedom, scopes between,
-    # other strengths
-    grid += runs([0], scope=whole, strength=WEIGHT, capacity=1.0, capacity_scope=whole)
-    grid += runs([0], method="reference", strength=WEIGHT, placed=1.0)
+            runs += repeated(scope=scope, strength=BALANCE_WEIGHT, capacity=capacity)
+    # is the cap's own scope what counts, the reference without freedom, scopes between, other
+    # strengths
+    runs += once(scope=whole, strength=BALANCE_WEIGHT, capacity=1.0, capacity_scope=whole)
+    runs += once(method="reference", strength=BALANCE_WEIGHT, placed=1.0)
     for method in ("SH", "BA"):
-        grid += runs([0], method=method, scope=8)
+        runs += once(method=method, scope=8)
     for strength in (2.0**-9, 2.0**-6, 1.0):
         for scope in ends:
-            grid += runs([0], scope=scope, strength=strength)
+            runs += once(scope=scope, strength=strength)
     for strength in (2.0**-10, 2.0**-5):
-        grid += runs([0], method="EB", scope=whole, strength=strength)
-    return grid
+        runs += once(method="EB", scope=whole, strength=strength)
+    # eight seeds in all, so that a test of paired runs can reach a p-value of 2/256
+    for method, strength in (("LBL", BALANCE_WEIGHT), ("SH", 0.0), ("BA", 0.0)):
+        for scope in ends:
+            for seed in range(RUN_SEEDS, CONTRAST_SEEDS):
+                runs += once(method=method, scope=scope, strength=strength, seed=seed)
+    return runs
 
 
 def train_testbed(
-    folder, size: str = "small", root=None, download: bool = False, n_jobs=None, device=None
+    folder: str | os.PathLike,
+    size: str = "small",
+    root: str | os.PathLike | None = None,
+    download: bool = False,
+    n_jobs: int | None = None,
+    device: str | None = None,
 ) -> None:
-    """Train `default_grid(size)` and write results into `folder`; a large run takes a GPU where
+    """Train `shipped_runs(size)` and write results into `folder`; a large run takes a GPU where
     there is one.
 
     Finished runs wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds a testbed.
+
+    >>> train_testbed("testbed", download=True, n_jobs=2)  # about an hour  # doctest: +SKIP
     """
-    folder, grid = Path(folder), default_grid(size)
+    folder = Path(folder)
     check_free(folder, "a testbed")
-    device = device or ("cuda" if size == "large" and torch.cuda.is_available() else "cpu")
-    data = {name: load_mix(name, root, download) for name in MIXES}
+    if device is None:
+        device = "cuda" if size == "large" and torch.cuda.is_available() else "cpu"
+    runs = shipped_runs(size)
+    mixes = {name: load_mix(name, root, download) for name in MIXES}
     partial = open_partial(folder, {"size": size, **asdict(SIZES[size])})
-    jobs = {}
-    for run in grid:
-        mix = data[run.mix]
-        arrays = mix.train, mix.held_out, mix.vocabulary, placed_tokens(mix, run.placed)
-        jobs[partial / f"{run.name}.npz"] = (_trained, run, *arrays, device)
-    run_jobs(jobs, "runs", n_jobs if device == "cpu" else 1)
-    rows, routing = [], {}
-    for run, path in zip(grid, jobs, strict=True):
+    tasks = {}
+    for run in runs:
+        mix = mixes[run.mix]
+        arrays = (mix.train, mix.held_out, mix.vocabulary, placed_tokens(mix, run.placed))
+        tasks[partial / f"{run.name}.npz"] = (_trained, run, *arrays, device)
+    run_missing(tasks, "runs", n_jobs if device == "cpu" else 1)
+    rows = []
+    routing = {}
+    for run, path in zip(runs, tasks, strict=True):
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        rows.append(
-            asdict(run)
-            | dict(zip(arrays.pop("names").tolist(), arrays.pop("values").tolist(), strict=True))
-        )
+            arrays = dict(archive.items())
+        names = arrays.pop("names").tolist()
+        values = arrays.pop("values").tolist()
+        rows.append(asdict(run) | dict(zip(names, values, strict=True)))
         if run.name in EXAMPLES:
             routing[EXAMPLES[run.name]] = _by_token(arrays)
-    save_testbed(folder, rows, routing, _manifest(size, data))
+    save_testbed(folder, rows, routing, _manifest(size, mixes))
     shutil.rmtree(partial)
 
 
-def _trained(run: Run, train, held_out, vocabulary: int, placed, device: str) -> bytes:
+def _trained(
+    run: Run,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    vocabulary: int,
+    placed: np.ndarray,
+    device: str,
+) -> bytes:
     numbers, routing = train_run(run, train, held_out, vocabulary, placed, device)
     shipped = {}
     if run.name in EXAMPLES:
-        chosen, weights, domain, tokens = (
-            routing[name][:EXAMPLE_SEQUENCES] for name in ("chosen", "weights", "domain", "tokens")
-        )
-        shipped = {"chosen": chosen.astype(np.int8), "weights": weights.astype(np.float16)}
-        shipped |= {"domain": domain.astype(np.uint8), "tokens": tokens.astype(np.uint16)}
+        for name, dtype in SHIPPED_TYPES.items():
+            shipped[name] = routing[name][:EXAMPLE_SEQUENCES].astype(dtype)
     file = io.BytesIO()
     np.savez_compressed(file, names=list(numbers), values=list(numbers.values()), **shipped)
     return file.getvalue()
@@ -133,11 +165,11 @@ def _by_token(routing: dict) -> dict:
     }
 
 
-def _manifest(size: str, data: dict) -> dict:
+def _manifest(size: str, mixes: dict[str, Mix]) -> dict:
     return {
         "format": 1,
-        "title": f"Routing testbed after P3, {size} size: {len(default_grid(size))} runs",
-        "recipe": asdict(SIZES[size]) | {"weight": WEIGHT, "step": STEP, "seeds": N_SEEDS},
+        "title": f"Routing testbed after P3, {size} size: {len(shipped_runs(size))} runs",
+        "recipe": asdict(SIZES[size]) | MAIN_CONTRASTS,
         "data": {
             name: {
                 "languages": list(mix.languages),
@@ -148,10 +180,10 @@ def _manifest(size: str, data: dict) -> dict:
                 "classifier_accuracy": round(classifier_accuracy(mix), 4),
                 "placed_accuracy": round(classifier_accuracy(mix, placed_tokens(mix)), 4),
             }
-            for name, mix in data.items()
+            for name, mix in mixes.items()
         },
         "corpus": {"commit": COMMIT, "sha256": CORPUS_SHA256},
-        "versions": {name: version(name) for name in ("numpy", "torch", "tokenizers")},
-        "trained_on": {"machine": platform.machine(), "python": platform.python_version()},
-        "source": "bible-corpus (Christodoulopoulos & Steedman 2015), CC0 1.0; these results: this project, CC0 1.0",
+        **provenance("numpy", "torch", "tokenizers"),
+        "source": "bible-corpus (Christodouloupoulos & Steedman 2015), CC0 1.0; "
+        "these results: this project, CC0 1.0",
     }
