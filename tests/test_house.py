@@ -22,7 +22,7 @@ LAYERS = [
     {"_checks", "_files"},
     {"information", "tables"},
     {"learners", "channels", "solver"},
-    {"bounds", "theorem1", "privacy", "links", "distortions"},
+    {"bounds", "theorem1", "privacy", "links", "common_information", "distortions"},
     {"ladder", "rate_distortion"},
     {"uncertainty", "synthetic", "gates", "theorem2"},
     {"routers._batch", "routers._sets", "routers._kept"},
