@@ -25,7 +25,7 @@ def experts(mnist_root):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that train, or tokenise the testbed's corpus, are slow whatever each of them takes."""
+    """Tests that read MNIST or the testbed's corpus are slow: most of them train."""
     for item in items:
-        if {"experts", "mix"} & set(getattr(item, "fixturenames", ())):
+        if {"mnist_root", "mix"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
