@@ -178,6 +178,26 @@ def test_spread_separates_banks_from_selections():
     assert spread(0.5 * rng.standard_normal((400, 8))).banks < 0.1  # banks that are all alike
 
 
+def test_datasets_and_bootstrap_have_streams_of_their_own(monkeypatch):
+    """One seed for both would tie which datasets are drawn to which are drawn again."""
+    streams = []
+
+    def posteriors_of(losses, sample_size, n_datasets, rng):
+        streams.append(rng.bit_generator.state["state"]["state"])
+        return np.tile([0.1, 0.2], (n_datasets, 1))
+
+    def interval_of(posteriors, n_resamples, rng):
+        streams.append(rng.bit_generator.state["state"]["state"])
+        return 0.0, 1.0
+
+    monkeypatch.setattr("expertbank.book.claims.evidence.empirical_risks", posteriors_of)
+    monkeypatch.setattr("expertbank.book.claims.evidence.bootstrap_interval", interval_of)
+    evidence = Evidence(load_bank())
+    evidence.__dict__["family"] = [evidence.bank, evidence.bank]
+    assert evidence.intervals.shape == (2, 2, 2)
+    assert len(streams) == len(set(streams)) == 8
+
+
 @pytest.mark.parametrize(("noise", "lowest", "highest"), [(0.01, 0.935, 0.965), (1, 0.94, 0.995)])
 def test_prediction_intervals_of_few_banks_keep_their_promise(noise, lowest, highest):
     """With 5 banks the normal factor would cover 0.85; where selections dominate, Student's is
