@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 
@@ -84,6 +85,42 @@ def test_simulate_names_information_gap_and_bounds(capsys, tmp_path):
     assert [line.split("  ")[0] for line in out.splitlines()] == [
         "I(S;W)", "train, test risk", "gap", "bound", "union bound",
     ]  # fmt: skip
+
+
+def test_simulate_against_another_population_gives_no_bound(capsys, tmp_path):
+    losses = np.random.default_rng(0).random((200, 3))
+    np.save(tmp_path / "train.npy", losses[:100])
+    np.save(tmp_path / "test.npy", losses[100:])
+    numbers = ("--alpha", 1, "--datasets", 200, "--sample-size", 16)
+    population = ("--population", tmp_path / "test.npy")
+    code, out, _ = run(capsys, "simulate", tmp_path / "train.npy", *population, *numbers)
+    learner = simulate(losses[:100], 1.0, 16, 200, losses[100:])
+    assert code == 0 and "no bound" in out and "union bound" not in out
+    assert f"{learner.train_risk:.6f}  {learner.test_risk:.6f}" in out
+
+
+def test_bounds_grow_with_the_range_of_the_losses(capsys, tmp_path):
+    losses = np.random.default_rng(0).random((200, 3))
+    found = []
+    for scale in (1, 4):
+        np.save(tmp_path / "losses.npy", scale * losses - scale + 1)
+        _, out, _ = run(capsys, "simulate", tmp_path / "losses.npy", "--datasets", 200)
+        found.append(float(re.search(r"union bound +([\d.]+)", out)[1]))
+    assert found[1] == pytest.approx(4 * np.ptp(losses) * found[0], abs=1e-5)
+
+
+def test_a_missing_extra_is_named(capsys, tmp_path, monkeypatch):
+    (tmp_path / "losses.zarr").mkdir()
+    monkeypatch.setitem(sys.modules, "dask.array", None)
+    code, out, err = run(capsys, "curve", tmp_path / "losses.zarr")
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "pip install 'expertbank[dask]' brings it" in err
+
+
+@pytest.mark.slow
+def test_verify_says_how_many_predictions_it_recomputed(capsys, mnist_root):
+    code, out, _ = run(capsys, "verify", "mnist", "--images", 20)
+    assert code == 0 and out.startswith("mnist: hashes match; 1,000 predictions recomputed")
 
 
 def test_bounds_of_mistakes_are_the_ladder(capsys, tmp_path):

@@ -573,6 +573,24 @@ def test_parquet_of_ragged_and_of_fixed_lists(tmp_path):
     assert statistics_of(tmp_path / "b.parquet").layers[0].slots.tolist() == [1, 1, 1, 1]
 
 
+def test_a_sequence_keeps_its_slots_across_batches_of_other_widths(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    chosen = [[0], [1], [2], [0, 1], [1, 2], [3], [0]]
+    weights = [[1.0], [1.0], [1.0], [0.5, 0.5], [0.7, 0.3], [1.0], [1.0]]
+    sequence = [0, 0, 0, 0, 0, 1, 1]
+    columns = {"chosen": chosen, "weights": weights, "sequence": sequence}
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    whole = statistics_of(tmp_path / "a.parquet", n_experts=4)
+    assert whole.layers[0].sizes.tolist() == [0, 5, 2]
+    # the first batches have one slot, the next two of the same sequence have two
+    monkeypatch.setattr("expertbank.routers.formats._common.BATCH", 3)
+    same(statistics_of(tmp_path / "a.parquet", n_experts=4), whole)
+    pieces = [arrays["chosen"].tolist() for _, arrays in read_routing(tmp_path / "a.parquet")]
+    assert pieces[0] == [[0, -1], [1, -1], [2, -1], [0, 1], [1, 2]]
+
+
 def test_parquet_faults(tmp_path, routing, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet
