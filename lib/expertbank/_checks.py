@@ -199,8 +199,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
     >>> as_array(np.ma.masked_array([1, 2], [True, False]), "labels")
     Traceback (most recent call last):
-    ValueError: labels is a masked array, whose hidden numbers mean nothing; allowed are plain ones: \
-drop the masked rows, or fill them by its filled(...)
+    ValueError: labels is a masked array, whose hidden numbers mean nothing; allowed are \
+plain ones: drop the masked rows, or fill them by its filled(...)
     """
     if _is_masked(value):
         raise ValueError(

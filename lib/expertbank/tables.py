@@ -226,7 +226,8 @@ READERS: dict[str, Callable[[Path, int | None], da.Array]] = {
 def _two_dimensions(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) != 2 or 0 in shape:
         raise ValueError(
-            f"{path.name} has shape {shape}; allowed is (N, R), inputs by experts, at least one each"
+            f"{path.name} has shape {shape}; allowed is (N, R), inputs by experts, "
+            "at least one each"
         )
     n_inputs, n_experts = shape
     return n_inputs, n_experts

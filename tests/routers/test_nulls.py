@@ -68,9 +68,9 @@ def test_a_p_value_is_a_rank_and_never_too_small(n, percent):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_over_all_assignments_no_family_is_rejected_too_often(seed):
-    """Six texts, three of each domain, in four layers that depend on one another: with each of the 20
-    assignments as the true one and the others as relabellings, the share of families of which one
-    layer has p <= a is at most a."""
+    """Six texts, three of each domain, in four layers that depend on one another: with each of the
+    20 assignments as the true one and the others as relabellings, the share of families of which
+    one layer has p <= a is at most a."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 20, (4, 6, 3))
     counts[1] = counts[0] + rng.integers(0, 3, (6, 3))
@@ -296,7 +296,7 @@ def test_i_of_weights_may_lie_below_what_the_sequence_tells():
 
 
 def test_the_cap_does_not_hold_for_a_domain_a_token_and_the_report_says_so(tmp_path):
-    """One text in which the expert is the language of the token: H(T|Seq) = log 2, so the cap is 0."""
+    """One text in which the expert is the language of the token: H(T|Seq) = log 2, the cap is 0."""
     domain = np.arange(40) % 2
     statistics = RouterStatistics(2, 1, n_domains=2)
     statistics.update(0, domain[:, None], domain=domain, sequence=np.zeros(40, int))

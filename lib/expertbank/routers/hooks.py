@@ -179,9 +179,9 @@ def record_routing(
         report = routing_report(recorder.statistics)
 
     `statistics` to add to, or None: new ones with the sizes given here (0 = not kept; `n_tokens` is
-    the size of the vocabulary, `n_kept` how many sequences the null may permute). `routers` maps names of modules to extractors `extract(module,
-    arguments, output) -> Choice`, for routers that are not in `MODEL_FAMILIES`. Raises ValueError
-    where no router is found.
+    the size of the vocabulary, `n_kept` how many sequences the null may permute). `routers` maps
+    names of modules to extractors `extract(module, arguments, output) -> Choice`, for routers that
+    are not in `MODEL_FAMILIES`. Raises ValueError where no router is found.
 
     A model of one's own, whose gate looks up the logits of four experts:
 

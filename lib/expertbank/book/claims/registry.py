@@ -4,8 +4,8 @@ A verdict that cannot fail is not evidence. So each claim says beforehand of whi
 
 - **measured**: the paper prints a number of one experiment on one bank. It is `inside` or `outside`
   the 95% prediction interval of one such experiment on another bank of the recipe.
-- **proved**: a theorem or an identity. It is computed all the same, as a check of the library: where
-  the check fails, the verdict is `does not hold`.
+- **proved**: a theorem or an identity. It is computed all the same, as a check of the library:
+  where the check fails, the verdict is `does not hold`.
 - **calibrated**: a choice of ours was fitted to it, so that agreement says nothing.
 - **compared**: a statement in words that data can contradict: `holds` or `does not hold`.
 - **no number**: the paper gives nothing to compare with; ours stands by itself.
@@ -123,7 +123,7 @@ class PaperClaims:
     """The claims of one paper, in the order in which they are written down.
 
     >>> paper = PaperClaims()
-    >>> @paper.claim("P2, text", "calibrated", reported=25, decimals=0, method="shipped predictions")
+    >>> @paper.claim("P2, text", "calibrated", reported=25, decimals=0, method="shipped bank")
     ... def bank_size(evidence):
     ...     '''experts in the bank
     ...
