@@ -39,6 +39,13 @@ class CommonLetter:
         return (self.weights[:, None] * self.input_laws).T @ self.output_laws
 
     @property
+    def sender_laws(self) -> np.ndarray:
+        """(X, V) laws of V given X, from which the sender draws; an input of weight 0 has none."""
+        both = (self.weights[:, None] * self.input_laws).T
+        inputs = both.sum(axis=1, keepdims=True)
+        return np.divide(both, inputs, out=np.zeros_like(both), where=inputs > 0)
+
+    @property
     def entropy(self) -> float:
         """H(V): what one query costs, up to the one bit of a prefix code."""
         return _entropy(self.weights)

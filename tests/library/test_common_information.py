@@ -33,6 +33,9 @@ def checked(letter, channel, prior):
     split = letter.weights[:, None] * inputs.sum(axis=0)
     assert letter.wire_rate == pytest.approx(rel_entr(inputs, split).sum(), abs=SMALL)
     assert letter.entropy == pytest.approx(entropy(letter.weights), abs=SMALL)
+    occurs = prior > 0
+    drawn = letter.sender_laws @ letter.output_laws
+    np.testing.assert_allclose(drawn[occurs], np.asarray(channel)[occurs], atol=1e-8)
     # data processing, and what V = X and V = T cost
     rate = mutual_information(channel, prior)
     assert rate - SMALL <= letter.wire_rate <= letter.rate + SMALL
@@ -243,8 +246,7 @@ def test_a_sent_letter_draws_the_index_that_the_gate_would():
     rng = np.random.default_rng(0)
     n = 40_000
     x = rng.choice(4, n, p=prior)
-    given_x = letter.weights[:, None] * letter.input_laws / prior
-    sent = (given_x.T[x].cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    sent = (letter.sender_laws[x].cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
     laws = letter.output_laws[sent]
     drawn = (laws.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
     counts = np.zeros((4, 4))
