@@ -42,6 +42,8 @@ MENDED = [
         r"\1",
     ),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # tables of outputs scroll where they are too wide, and a keyboard must reach what scrolls
+    (re.compile(r"<table>"), '<table tabindex="0">'),
     # a list that holds no list items, to a screen reader
     (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
 ]
