@@ -208,21 +208,52 @@ def route_by_estimate(estimates: ArrayLike, losses: ArrayLike, lams: ArrayLike) 
     )
 
 
+def route_by_guess(
+    predictions: ArrayLike, guessed: ArrayLike, losses: ArrayLike, lams: ArrayLike
+) -> RoutedByEstimate:
+    """Solve D(R) as if a guess of the label were the label, and pay the true losses (N, R).
+
+    `predictions` (N, R) are what the experts say, `guessed` (N,) the labels guessed from x, `losses`
+    those of the true labels. An expert is expected to be right where it says what was guessed. Where
+    the guess errs on a share e of the inputs and losses are 0-1, the loss at a rate R is at most
+    D(R) + 2e, and D of gates that see x is no larger than it. Such a gate runs every expert on every
+    input: it bounds what gates that see x can reach, and is no router. Raises ValueError where
+    shapes differ.
+
+    The guess is wrong on one of four inputs:
+
+    >>> predictions = np.array([[0, 1], [0, 1], [0, 1], [0, 1]])
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> losses = predictions != labels[:, None]
+    >>> reached = route_by_guess(predictions, [0, 0, 1, 0], losses, lams=[0.01])
+    >>> float(reached.loss.round(3)[0]), float(reached.hoped.round(3)[0])
+    (0.25, 0.0)
+    """
+    predictions = np.asarray(predictions)
+    guessed = np.asarray(guessed)
+    if predictions.ndim != 2 or guessed.shape != predictions.shape[:1]:
+        raise ValueError(
+            f"guessed has shape {guessed.shape}, predictions {predictions.shape}; "
+            "allowed are (N,) and (N, R)"
+        )
+    return route_by_estimate((predictions != guessed[:, None]).astype(np.uint8), losses, lams)
+
+
 @dataclass(frozen=True)
 class Distance:
-    """Why a gate that sees x loses more than D(R) of the label-seeing gate at its rate.
+    """Why a gate that sees x loses more than D(R) at its rate, where gates may see the label.
 
     Arrays over gates, in units of loss; `explain_distance` makes it.
     """
 
     total: np.ndarray
     """held-out loss less D(rate)"""
-    label_access: np.ndarray
-    """the best known gate that sees x, less D(rate): from above, as a better one may exist"""
+    bracket: np.ndarray
+    """the best known gate that sees x, less D(rate): not to see the label costs at most this"""
     generalisation: np.ndarray
     """held-out loss less training loss"""
-    family: np.ndarray
-    """the rest: what this family, so trained, leaves on its own training inputs"""
+    not_learned: np.ndarray
+    """the rest: training loss less that of the best known gate that sees x, at the same rate"""
 
 
 def explain_distance(
@@ -235,13 +266,14 @@ def explain_distance(
     """Split the distance of gates (G,) to a curve into three terms that add up to it.
 
     Rates in nats, losses and terms in units of loss. `curve` is the certified D(R) of the held-out
-    losses, `known` what gates that see x reach there.
+    losses, `known` what gates that see x reach there. `not_learned` is below 0 for gates that do
+    better on their training inputs than the known ones.
 
     >>> losses = np.array([[0, 1], [0, 1], [1, 0], [1, 0]])
     >>> curve = rate_distortion_curve(losses)
     >>> known = [route_by_estimate(losses, losses, lams=[0.1, 0.01])]
     >>> found = explain_distance([0.6], [0.1], [0.2], curve, known)
-    >>> parts = found.label_access + found.generalisation + found.family
+    >>> parts = found.bracket + found.generalisation + found.not_learned
     >>> bool(np.isclose(parts[0], found.total[0]))
     True
     """
@@ -253,9 +285,9 @@ def explain_distance(
     generalisation = test_loss - train_loss
     return Distance(
         total=test_loss - frontier,
-        label_access=reached - frontier,
+        bracket=reached - frontier,
         generalisation=generalisation,
-        family=test_loss - reached - generalisation,
+        not_learned=train_loss - reached,
     )
 
 

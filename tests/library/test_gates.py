@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from expertbank import (
     entropy,
@@ -26,6 +27,7 @@ from expertbank.gates import (
     linear_gate,
     minibatch_rate,
     route_by_estimate,
+    route_by_guess,
 )
 from expertbank.shipped.gates import DECISIONS, GATE_SEEDS, LAMS, ORACLE, load_gates, save_gates
 
@@ -265,11 +267,68 @@ def test_distance_adds_up():
     known = [route_by_estimate(noisy, LOSSES, np.geomspace(1, 0.01, 20))]
     rate, train, test = np.array([0.05, 0.2]), np.array([0.3, 0.2]), np.array([0.33, 0.25])
     found = explain_distance(rate, train, test, curve, known)
-    np.testing.assert_allclose(
-        found.label_access + found.generalisation + found.family, found.total
-    )
+    parts = found.bracket + found.generalisation + found.not_learned
+    np.testing.assert_allclose(parts, found.total)
     np.testing.assert_allclose(found.total, test - curve.upper(rate))
-    assert (found.label_access >= -1e-9).all()
+    assert (found.bracket >= -1e-9).all()
+    np.testing.assert_allclose(found.not_learned, train - known[0].at(rate))
+
+
+def test_a_guess_is_routed_on_as_if_it_were_the_label():
+    predictions = RNG.integers(10, size=(300, 5))
+    labels = RNG.integers(10, size=300)
+    losses = predictions != labels[:, None]
+    lams = [0.5, 0.2, 0.01]
+    told = route_by_guess(predictions, labels, losses, lams)
+    np.testing.assert_allclose(told.loss, route_by_estimate(losses, losses, lams).loss)
+    with pytest.raises(ValueError, match=r"guessed has shape \(4,\), predictions \(300, 5\)"):
+        route_by_guess(predictions, labels[:4], losses, lams)
+
+
+def test_a_guess_costs_at_most_twice_its_error():
+    """D <= loss <= D + 2 e of the chapter, with D of a small table from SLSQP over all its gates."""
+    rng = np.random.default_rng(11)
+    for wrong in (0, 1, 3):
+        predictions = rng.integers(3, size=(12, 3))
+        labels = rng.integers(3, size=12)
+        guessed = labels.copy()
+        guessed[:wrong] = (labels[:wrong] + 1) % 3
+        losses = (predictions != labels[:, None]).astype(float)
+        reached = route_by_guess(predictions, guessed, losses, [0.2])
+        least = least_loss(losses, float(reached.rate[0]))
+        assert least - 1e-5 <= reached.loss[0] <= least + 2 * wrong / 12 + 1e-5
+
+
+def least_loss(losses, rate):
+    """D(rate) of a small table: the least of several runs of SLSQP over all gates."""
+    share = losses.ravel() / len(losses)
+
+    def divergence(flat):
+        gate = np.maximum(flat.reshape(losses.shape), 1e-12)
+        return np.log(gate / gate.mean(axis=0)).ravel()
+
+    rate_left = {
+        "type": "ineq",
+        "fun": lambda flat: rate - flat @ divergence(flat) / len(losses),
+        "jac": lambda flat: -divergence(flat) / len(losses),
+    }
+    rows = np.kron(np.eye(len(losses)), np.ones(losses.shape[1]))
+    whole = {"type": "eq", "fun": lambda flat: rows @ flat - 1, "jac": lambda _: rows}
+    found = []
+    for seed in range(3):
+        start = np.random.default_rng(seed).dirichlet(np.full(losses.shape[1], 5), len(losses))
+        run = minimize(
+            lambda flat: share @ flat,
+            start.ravel(),
+            jac=lambda _: share,
+            method="SLSQP",
+            bounds=[(0, 1)] * losses.size,
+            constraints=[rate_left, whole],
+            options={"maxiter": 500},
+        )
+        if run.success:
+            found.append(run.fun)
+    return min(found)
 
 
 # --- the shipped sweep ---
@@ -359,6 +418,66 @@ def test_estimates_reach_below_the_best_expert_and_not_below_the_frontier(sweep,
         reached = route_by_estimate(estimates, losses, LAMS[bank.name])
         assert (reached.loss >= curve.lower(reached.rate) - 1e-9).all()
         assert reached.loss.min() < losses.mean(axis=0).min()
+
+
+# error of the vote, the most it leaves to the label, and how far above it all soft gates lie
+VOTES = {"mnist": (0.0283, 0.0126, 0.0147), "specialists": (0.0555, 0.0514, 0.0226)}
+
+
+@pytest.mark.slow
+def test_a_voted_label_comes_nearer_to_the_frontier_than_any_trained_gate(sweep, bank):
+    losses = bank.losses("test")
+    voted = sweep.voted(bank.name)
+    assert voted.shape == (len(losses),) and voted.dtype == np.uint8
+    wrong, bracket, nearest = VOTES[bank.name]
+    assert (voted != bank.labels("test")).mean() == pytest.approx(wrong, abs=1e-6)
+    lams = np.geomspace(0.004, 4, 40)
+    reached = route_by_guess(bank.predictions("test"), voted, losses, lams)
+    curve = rate_distortion_curve(losses)
+    assert (reached.loss >= curve.lower(reached.rate) - 1e-9).all()
+    excess = reached.loss - curve.upper(reached.rate)
+    assert excess.max() < bracket < 2 * wrong
+    soft = sweep.candidates(bank.name)
+    assert (soft["loss"] - reached.at(soft["rate"])).min() > nearest
+    hard = sweep.rows(bank=bank.name, split="test", decision="hard")
+    hard = hard[hard["family"] != ORACLE]
+    # one expert for all is on both curves
+    assert (hard["loss"] - reached.at(hard["rate"])).min() > -1e-6
+
+
+def test_a_voted_label_needs_no_more_nats_than_stated(sweep):
+    """P2's bank, worked without the curve: the optimal gate of the guessed losses by its
+    definition, p(t|x) in proportion to q(t) exp(-loss / lam)."""
+    bank = load_bank("mnist")
+    guessed = (bank.predictions("test") != sweep.voted("mnist")[:, None]).astype(float)
+    for lam, rate, loss in ((0.05, 0.1200, 0.0376), (0.5, 0.0353, 0.0565), (1.0, 0.0097, 0.0704)):
+        marginal = rate_distortion(guessed, lam).marginal
+        gate = marginal * np.exp(-guessed / lam)
+        gate /= gate.sum(axis=1, keepdims=True)
+        shares = gate.mean(axis=0)
+        logs = np.log(np.maximum(gate, 1e-300)) - np.log(np.maximum(shares, 1e-300))
+        assert (gate * logs).sum(axis=1).mean() == pytest.approx(rate, abs=1e-4)
+        paid = (gate * bank.losses("test")).sum(axis=1).mean()
+        assert paid == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_shipped_votes_are_those_of_the_nearest_training_images(sweep, bank, mnist_root, torch):
+    """Brute force, image by image, on a slice."""
+    from expertbank.training.datasets import load_mnist
+    from expertbank.training.experts import judged_on, recipe_of
+    from expertbank.training.gates import voted_labels
+
+    recipe = recipe_of(bank.manifest)
+    images, labels = load_mnist("train", mnist_root)
+    known = judged_on(images, "train", recipe)
+    asked = judged_on(load_mnist("test", mnist_root)[0], "test", recipe)[:40]
+    shipped = sweep.voted(bank.name)[:40]
+    np.testing.assert_array_equal(voted_labels(known, labels, asked), shipped)
+    for image, label in zip(asked[:8].astype(int), shipped):
+        squares = ((known.astype(np.int32) - image) ** 2).sum(axis=(1, 2))
+        three = [int(labels[i]) for i in np.argsort(squares, kind="stable")[:3]]
+        assert label == max(three, key=three.count)  # max takes the first of several
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""The shipped sweep of trained gates, and what regressions expect each expert to lose on an input.
-Nats.
+"""The shipped sweep of trained gates, what regressions expect each expert to lose on an input, and
+labels voted by the nearest training images. Nats.
 
 The gates see only the input. `training.gates` made them; their folder holds `gates.csv`,
 `gates.npz` and a manifest that seals both.
@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from expertbank._files import write_atomically
+from expertbank.gates import harden, judge_gate
 from expertbank.information import entropy
-from expertbank.shipped.bank import ExpertBank
+from expertbank.rate_distortion import rate_distortion, routing
+from expertbank.shipped.bank import SPLITS, ExpertBank
 from expertbank.shipped.frames import csv_bytes, matching, read_frame
 from expertbank.shipped.manifest import open_sealed, seal
 
@@ -31,6 +33,7 @@ GATE_FAMILIES = ("linear", "cnn", "prototype")
 ORACLE = "oracle"  # the gate that sees the label
 DECISIONS = ("soft", "hard")
 ESTIMATES = ("distilled", "neighbours")
+VOTED = "voted"  # labels guessed by a vote of the nearest training images
 GATE_SEEDS = 3
 EXAMPLE = ("cnn", 4, 0)  # family, index of the price, seed
 STEPS = 255  # losses are shipped in as many steps
@@ -89,6 +92,11 @@ class GateSweep:
             raise ValueError(f"kind is {kind!r}; allowed are {ESTIMATES}")
         return self._array(bank, kind) / STEPS
 
+    def voted(self, bank: str) -> np.ndarray:
+        """The label (N,) uint8 that the three nearest training images of each test input vote for:
+        a guess from x alone."""
+        return self._array(bank, VOTED)
+
     def _array(self, bank: str, name: str) -> np.ndarray:
         if bank not in LAMS:
             raise ValueError(f"bank is {bank!r}; allowed are {tuple(LAMS)}")
@@ -141,6 +149,59 @@ def as_steps(losses: ArrayLike) -> np.ndarray:
     [0, 51, 255]
     """
     return np.rint(np.asarray(losses) * STEPS).astype(np.uint8)
+
+
+def judge_splits(
+    bank: str,
+    family: str,
+    lam: float,
+    seed: int,
+    gates: Sequence[np.ndarray],
+    losses: Sequence[np.ndarray],
+) -> tuple[list[dict], np.ndarray]:
+    """Rows of `gates.csv` and loads (4, R) of one gate, given as each split's p(t|x) and losses:
+    soft and hardened.
+
+    >>> gate = np.array([[0.9, 0.1], [0.2, 0.8]])
+    >>> losses = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> rows, loads = judge_splits("mnist", "linear", 0.1, 0, (gate, gate), (losses, losses))
+    >>> [(row["split"], row["decision"], row["loss"]) for row in rows[:2]]
+    [('train', 'soft', 0.15), ('train', 'hard', 0.0)]
+    """
+    rows = []
+    loads = []
+    for split, soft, table in zip(SPLITS, gates, losses, strict=True):
+        for decision, routed in zip(DECISIONS, (soft, harden(soft)), strict=True):
+            judged = judge_gate(routed, table)
+            low, high = judged.rate_interval
+            named = {"bank": bank, "family": family, "lam": lam, "seed": seed}
+            named |= {"split": split, "decision": decision}
+            numbers = {"rate": judged.rate, "rate_low": low, "rate_high": high}
+            numbers |= {"loss": judged.loss, "loss_error": judged.loss_error}
+            rows.append(named | {name: round(value, 6) for name, value in numbers.items()})
+            loads.append(judged.load)
+    return rows, np.array(loads, dtype=np.float32)
+
+
+def judge_oracle(bank: ExpertBank) -> tuple[list[dict], np.ndarray]:
+    """Rows and loads of the gate that sees the label through the loss: the posterior of P2 (28),
+    its marginal solved on train.
+
+    >>> from expertbank import load_bank
+    >>> rows, loads = judge_oracle(load_bank("mnist"))  # fifteen seconds  # doctest: +SKIP
+    >>> len(rows), loads.shape  # ten prices, two splits, soft and hardened  # doctest: +SKIP
+    (40, (40, 25))
+    """
+    losses = [bank.losses(split) for split in SPLITS]
+    rows = []
+    loads = []
+    for lam in LAMS[bank.name].tolist():
+        point = rate_distortion(losses[0], lam)
+        gates = [routing(table, point) for table in losses]
+        judged_rows, judged_loads = judge_splits(bank.name, ORACLE, lam, 0, gates, losses)
+        rows += judged_rows
+        loads.append(judged_loads)
+    return rows, np.concatenate(loads)
 
 
 def gate_family(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -25,18 +25,17 @@ from safetensors.torch import save
 from torch import nn
 
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
-from expertbank.gates import harden, judge_gate
-from expertbank.rate_distortion import rate_distortion, routing
 from expertbank.shipped.bank import SPLITS, ExpertBank, load_bank
 from expertbank.shipped.gates import (
-    DECISIONS,
     ESTIMATES,
     EXAMPLE,
     GATE_FAMILIES,
     GATE_SEEDS,
     LAMS,
-    ORACLE,
+    VOTED,
     as_steps,
+    judge_oracle,
+    judge_splits,
     save_gates,
 )
 from expertbank.shipped.manifest import check_free
@@ -45,6 +44,7 @@ from expertbank.training.experts import as_input, expert_network, judged_on, log
 from expertbank.training.resumable import open_partial, provenance, run_missing
 
 NEIGHBOURS = 20
+VOTERS = 3
 MARGINAL_STEP = 0.02  # of the running marginal: about the last 50 minibatches count
 # the price starts at this share of what routing can save at all and has fallen to lam after that
 # share of the steps: a gate that may commit at once stays with the first expert that serves an
@@ -258,14 +258,40 @@ def neighbours_losses(
     >>> neighbours_losses(images, losses, images[:1], k=2).tolist()
     [[0.0, 0.75]]
     """
-    x = as_input(images).flatten(1)
-    queries = as_input(unseen).flatten(1)
+    nearest = _nearest(as_input(images), as_input(unseen), k)
+    return losses[nearest].mean(axis=1, dtype=float)
+
+
+def voted_labels(
+    images: np.ndarray, labels: np.ndarray, unseen: np.ndarray, k: int = VOTERS
+) -> np.ndarray:
+    """The label (N',) that most of the k images nearest in pixels have: a guess from x alone.
+
+    Of several labels with as many votes it is that of the nearest image. Pixels are whole numbers
+    in double precision, so that distances are exact.
+
+    >>> dark, grey, light = (np.full((1, 28, 28), level, np.uint8) for level in (0, 90, 255))
+    >>> images = np.concatenate([dark, dark, grey, light])
+    >>> voted_labels(images, np.array([4, 4, 7, 7]), np.concatenate([grey, light])).tolist()
+    [4, 7]
+    """
+    pixels = torch.from_numpy(images).double()
+    nearest = labels[_nearest(pixels, torch.from_numpy(unseen).double(), k)]
+    votes = (nearest[:, :, None] == nearest[:, None, :]).sum(axis=2)
+    winner = votes.argmax(axis=1)  # the first of several, and the nearest image comes first
+    return np.take_along_axis(nearest, winner[:, None], axis=1)[:, 0]
+
+
+def _nearest(images: torch.Tensor, unseen: torch.Tensor, k: int) -> np.ndarray:
+    """Indices (N', k) of the images nearest to each unseen one in pixels, the nearest first."""
+    x = images.flatten(1)
+    queries = unseen.flatten(1)
     norms = x.square().sum(1)
     nearest = [
         (norms - 2 * batch @ x.T).topk(k, largest=False).indices.numpy()
         for batch in queries.split(500)
     ]
-    return losses[np.concatenate(nearest)].mean(axis=1, dtype=float)
+    return np.concatenate(nearest)
 
 
 REGRESSIONS: dict[str, Callable[..., np.ndarray]] = dict(
@@ -293,7 +319,8 @@ def train_gates(
     download: bool = False,
     n_jobs: int | None = None,
 ) -> None:
-    """Train the whole sweep and the two estimates of E[loss | x], judge them, and write `folder`.
+    """Train the whole sweep and the two estimates of E[loss | x], judge them, let the nearest
+    training images vote for labels, and write `folder`.
 
     What is finished waits in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds gates.
@@ -303,16 +330,19 @@ def train_gates(
     folder = Path(folder)
     check_free(folder, "gates")
     partial = open_partial(folder)
-    raw = {split: load_mnist(split, root, download)[0] for split in SPLITS}
+    mnist = {split: load_mnist(split, root, download) for split in SPLITS}
+    train_labels = mnist["train"][1]
     banks = {name: load_bank(name) for name in LAMS}
     arrays = {}
     for name, bank in banks.items():
         recipe = recipe_of(bank.manifest)
-        images = [judged_on(raw[split], split, recipe) for split in SPLITS]
+        images = [judged_on(mnist[split][0], split, recipe) for split in SPLITS]
         arrays[name] = (*images, *(bank.losses(split) for split in SPLITS))
     tasks = {}
     for name, kind in product(LAMS, ESTIMATES):
         tasks[_estimate_file(partial, name, kind)] = (_estimated, *arrays[name], kind)
+    for name in LAMS:
+        tasks[_estimate_file(partial, name, VOTED)] = (_voted, *arrays[name][:2], train_labels)
     for gate in shipped_gates():
         tasks[_gate_file(partial, gate)] = (_trained, *arrays[gate.bank], gate)
     run_missing(tasks, "gates", n_jobs)
@@ -333,6 +363,11 @@ def _estimated(
 ) -> bytes:
     estimates = REGRESSIONS[kind](images, losses, unseen)
     return save({"losses": torch.from_numpy(as_steps(estimates))})
+
+
+def _voted(images: np.ndarray, unseen: np.ndarray, labels: np.ndarray) -> bytes:
+    voted = voted_labels(images, labels, unseen)
+    return save({"labels": torch.from_numpy(voted.astype(np.uint8))})
 
 
 def _trained(
@@ -376,6 +411,7 @@ def _assemble(folder: Path, partial: Path, banks: dict[str, ExpertBank]) -> None
         arrays[f"{name}_example"] = next(gate["gate"] for gate in found if "gate" in gate)
         for kind in ESTIMATES:
             arrays[f"{name}_{kind}"] = load_file(_estimate_file(partial, name, kind))["losses"]
+        arrays[f"{name}_{VOTED}"] = load_file(_estimate_file(partial, name, VOTED))["labels"]
     for bank in banks.values():
         oracle_rows, oracle_loads = judge_oracle(bank)
         rows += oracle_rows
@@ -395,11 +431,12 @@ def _manifest(banks: dict[str, ExpertBank]) -> dict:
         "annealed": ANNEALED,
         "marginal_step": MARGINAL_STEP,
         "neighbours": NEIGHBOURS,
+        "voters": VOTERS,
     }
     return {
         "format": 1,
         "title": f"{len(shipped_gates())} gates trained on expected loss + lam I(X;T), "
-        "and E[loss | x] by two regressions",
+        "E[loss | x] by two regressions, and labels voted by the nearest training images",
         "recipe": recipe,
         "banks": {
             name: bank.manifest["files"]["predictions.npz"]["sha256"]
@@ -409,55 +446,3 @@ def _manifest(banks: dict[str, ExpertBank]) -> dict:
         "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; "
         "these results: this project, CC BY-SA 3.0",
     }
-
-
-def judge_splits(
-    bank: str,
-    family: str,
-    lam: float,
-    seed: int,
-    gates: Sequence[np.ndarray],
-    losses: Sequence[np.ndarray],
-) -> tuple[list[dict], np.ndarray]:
-    """Rows of `gates.csv` and loads (4, R) of one gate, given as each split's p(t|x) and losses:
-    soft and hardened.
-
-    >>> gate = np.array([[0.9, 0.1], [0.2, 0.8]])
-    >>> losses = np.array([[0.0, 1.0], [1.0, 0.0]])
-    >>> rows, loads = judge_splits("mnist", "linear", 0.1, 0, (gate, gate), (losses, losses))
-    >>> [(row["split"], row["decision"], row["loss"]) for row in rows[:2]]
-    [('train', 'soft', 0.15), ('train', 'hard', 0.0)]
-    """
-    rows = []
-    loads = []
-    for split, soft, table in zip(SPLITS, gates, losses, strict=True):
-        for decision, routed in zip(DECISIONS, (soft, harden(soft)), strict=True):
-            judged = judge_gate(routed, table)
-            low, high = judged.rate_interval
-            named = {"bank": bank, "family": family, "lam": lam, "seed": seed}
-            named |= {"split": split, "decision": decision}
-            numbers = {"rate": judged.rate, "rate_low": low, "rate_high": high}
-            numbers |= {"loss": judged.loss, "loss_error": judged.loss_error}
-            rows.append(named | {name: round(value, 6) for name, value in numbers.items()})
-            loads.append(judged.load)
-    return rows, np.array(loads, dtype=np.float32)
-
-
-def judge_oracle(bank: ExpertBank) -> tuple[list[dict], np.ndarray]:
-    """Rows and loads of the gate that sees the label through the loss: the posterior of P2 (28),
-    its marginal solved on train.
-
-    >>> rows, loads = judge_oracle(load_bank("mnist"))  # fifteen seconds  # doctest: +SKIP
-    >>> len(rows), loads.shape  # ten prices, two splits, soft and hardened  # doctest: +SKIP
-    (40, (40, 25))
-    """
-    losses = [bank.losses(split) for split in SPLITS]
-    rows = []
-    loads = []
-    for lam in LAMS[bank.name].tolist():
-        point = rate_distortion(losses[0], lam)
-        gates = [routing(table, point) for table in losses]
-        judged_rows, judged_loads = judge_splits(bank.name, ORACLE, lam, 0, gates, losses)
-        rows += judged_rows
-        loads.append(judged_loads)
-    return rows, np.concatenate(loads)

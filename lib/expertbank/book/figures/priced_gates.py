@@ -36,7 +36,7 @@ FAMILY_LOOKS = {"linear": (ORANGE, "s"), "cnn": (RED, "o"), "prototype": (GREEN,
 
 
 def gates_planes(panels: dict[str, dict]) -> Figure:
-    """Loss against rate, a panel a bank: its curve, what estimates of E[loss | x] reach, gates by
+    """Loss against rate, a panel a bank: its curve, what known gates that see x reach, gates by
     family.
 
     panels: name -> {"curve": RateDistortionCurve, "known": {name: RoutedByEstimate}, "soft" and
@@ -48,7 +48,7 @@ def gates_planes(panels: dict[str, dict]) -> Figure:
         order = np.argsort(curve.rate)
         frontier = (curve.rate[order], curve.distortion[order])
         ax.plot(*frontier, "-", color=BLACK, lw=1.8, label="D(R): sees the label")
-        for (name, known), style in zip(panel["known"].items(), ("--", ":")):
+        for (name, known), style in zip(panel["known"].items(), ("--", ":", "-.")):
             ax.plot(known.rate, known.loss, style, color=BLUE, label=f"sees x: {name}")
         for family, (color, marker) in FAMILY_LOOKS.items():
             look = {"color": color, "ms": 5}
@@ -82,9 +82,9 @@ def distance_terms(lams: Sequence[float], panels: dict[str, Distance]) -> Figure
     places = np.arange(len(lams))
     for ax, (title, distance) in zip(axes, panels.items()):
         terms = {
-            "label access": (distance.label_access, SKY, "//"),
+            "bracket": (distance.bracket, SKY, "//"),
             "generalisation": (distance.generalisation, ORANGE, ".."),
-            "family": (distance.family, PINK, "xx"),
+            "not learned": (distance.not_learned, PINK, "xx"),
         }
         up, down = np.zeros((2, len(lams)))
         for name, (height, color, hatch) in terms.items():
@@ -233,13 +233,13 @@ def theorem2_region(
 
 
 def theorem2_split(rows: dict[str, tuple[float, float, float, float]]) -> Figure:
-    """E R(W) in three parts, a bar for each name -> (D, label access, family and selection,
+    """E R(W) in three parts, a bar for each name -> (D, bracket, not learned or not selected,
     gap)."""
     figure, ax = canvas(7.8, 0.5 * len(rows) + 1.3)
     looks = {
         r"$\mathrm{E}\,D(I_W)$": (GREEN, ""),
-        "oracle over the best gates that see $x$": (ORANGE, "//"),
-        "family and selection": (SKY, ".."),
+        "bracket: best known that sees $x$": (ORANGE, "//"),
+        "not learned or not selected": (SKY, ".."),
     }
     parts = np.array(list(rows.values()))
     left = np.zeros(len(rows))
