@@ -65,23 +65,53 @@ PACKAGES = (
     "threadpoolctl",
 )
 SECTIONS = (
-    "tables", "points", "curves", "own_gap", "floor", "growth_inputs", "growth_experts", "memory", "streaming",
+    "tables",
+    "points",
+    "curves",
+    "own_gap",
+    "floor",
+    "growth_inputs",
+    "growth_experts",
+    "memory",
+    "streaming",
     "imports",
-)  # fmt: skip
+)
 FULL = dict(
-    banks=(2_000, 10_000, 60_000), synthetic=(1_000_000, 64), cap=20.0, patience=20.0,
-    least=0.2, threads_below=5.0, repetitions=5,
-    growth_inputs=tuple(10**k for k in range(3, 8)), growth_inputs_experts=16,
-    growth_experts=tuple(2**k for k in range(1, 10)), growth_experts_inputs=20_000,
-    memory=(1_000_000, 64), streaming=(10**5, 10**6, 10**7), streaming_experts=64, imports=15, curve_stride=1,
-)  # fmt: skip
+    banks=(2_000, 10_000, 60_000),
+    synthetic=(1_000_000, 64),
+    cap=20.0,
+    patience=20.0,
+    least=0.2,
+    threads_below=5.0,
+    repetitions=5,
+    growth_inputs=tuple(10**k for k in range(3, 8)),
+    growth_inputs_experts=16,
+    growth_experts=tuple(2**k for k in range(1, 10)),
+    growth_experts_inputs=20_000,
+    memory=(1_000_000, 64),
+    streaming=(10**5, 10**6, 10**7),
+    streaming_experts=64,
+    imports=15,
+    curve_stride=1,
+)
 QUICK = dict(
-    banks=(300, 500, 1_000), synthetic=(20_000, 16), cap=0.5, patience=0.5,
-    least=0.0, threads_below=5.0, repetitions=5,
-    growth_inputs=(1_000, 10_000, 30_000), growth_inputs_experts=16,
-    growth_experts=(2, 8, 32), growth_experts_inputs=2_000,
-    memory=(200_000, 16), streaming=(20_000, 100_000), streaming_experts=16, imports=3, curve_stride=10,
-)  # fmt: skip
+    banks=(300, 500, 1_000),
+    synthetic=(20_000, 16),
+    cap=0.5,
+    patience=0.5,
+    least=0.0,
+    threads_below=5.0,
+    repetitions=5,
+    growth_inputs=(1_000, 10_000, 30_000),
+    growth_inputs_experts=16,
+    growth_experts=(2, 8, 32),
+    growth_experts_inputs=2_000,
+    memory=(200_000, 16),
+    streaming=(20_000, 100_000),
+    streaming_experts=16,
+    imports=3,
+    curve_stride=10,
+)
 
 
 # --- clocks ---
@@ -130,9 +160,15 @@ def solved(name, task, lam, settings):
     run = loaded(name)
     clock, answer = timed(lambda: run(task, lam, time.perf_counter() + settings["cap"]), settings)
     return dict(
-        table=task.name, tool=name, lam=float(lam), **clock, gap=certificate(task.losses, lam, answer.x),
-        steps=int(answer.steps), capped=answer.capped, note=answer.note,
-    )  # fmt: skip
+        table=task.name,
+        tool=name,
+        lam=float(lam),
+        **clock,
+        gap=certificate(task.losses, lam, answer.x),
+        steps=int(answer.steps),
+        capped=answer.capped,
+        note=answer.note,
+    )
 
 
 # --- tables ---
@@ -194,10 +230,17 @@ def our_curve(task, settings):
     judged = range(0, len(lams), 1 if len(task.rows) < 10**5 else 10)
     worst = max(certificate(task.losses, lams[i], curve.marginal[i]) for i in judged)
     return dict(
-        table=task.name, tool="ours", points=len(lams), measured_points=len(lams), **clock,
-        worst_gap=worst, certificate=float(curve.certificate.max()),
-        steps=int(curve.iterations.sum()), capped_points=0, note="each point started from those before it",
-    )  # fmt: skip
+        table=task.name,
+        tool="ours",
+        points=len(lams),
+        measured_points=len(lams),
+        **clock,
+        worst_gap=worst,
+        certificate=float(curve.certificate.max()),
+        steps=int(curve.iterations.sum()),
+        capped_points=0,
+        note="each point started from those before it",
+    )
 
 
 def cold_curve(name, task, settings):
@@ -212,14 +255,19 @@ def cold_curve(name, task, settings):
     elif spent <= settings["patience"]:
         rows += [solved(name, task, lam, once) for i, lam in enumerate(lams) if i % 10]
     return dict(
-        table=task.name, tool=name, points=len(lams), measured_points=len(rows),
+        table=task.name,
+        tool=name,
+        points=len(lams),
+        measured_points=len(rows),
         seconds=sum(row["seconds"] for row in rows) * len(lams) / len(rows),
-        repetitions=min(row["repetitions"] for row in rows), worst_gap=max(row["gap"] for row in rows),
+        repetitions=min(row["repetitions"] for row in rows),
+        worst_gap=max(row["gap"] for row in rows),
         missed_points=sum(row["gap"] > TOL * 1.001 for row in rows),
         steps=round(sum(row["steps"] for row in rows) * len(lams) / len(rows)),
         capped_points=sum(row["capped"] for row in rows),
-        note="every point cold" + ("" if len(rows) == len(lams) else "; every tenth point measured, total scaled"),
-    )  # fmt: skip
+        note="every point cold"
+        + ("" if len(rows) == len(lams) else "; every tenth point measured, total scaled"),
+    )
 
 
 def paper_curve(task, settings, merged):
@@ -233,11 +281,19 @@ def paper_curve(task, settings, merged):
     long, repetitions, _ = repeated(lambda: run(late, max_iters=1 + steps), settings)
     step = (long - short) / steps
     return dict(
-        table=task.name, tool="Blahut-Arimoto", points=merged["points"], measured_points=0,
-        seconds=merged["steps"] * step, repetitions=repetitions, worst_gap=merged["worst_gap"], steps=merged["steps"],
-        capped_points=merged["capped_points"], seconds_per_step=step,
-        note="estimated: steps counted on merged rows (same iteration), times measured seconds of a step in full",
-    )  # fmt: skip
+        table=task.name,
+        tool="Blahut-Arimoto",
+        points=merged["points"],
+        measured_points=0,
+        seconds=merged["steps"] * step,
+        repetitions=repetitions,
+        worst_gap=merged["worst_gap"],
+        steps=merged["steps"],
+        capped_points=merged["capped_points"],
+        seconds_per_step=step,
+        note="estimated: steps counted on merged rows (same iteration), times measured seconds of "
+        "a step in full",
+    )
 
 
 # --- ours at SLSQP's gap ---
@@ -255,10 +311,17 @@ def own_gap(task, lam, ftol, settings, results):
     run = peers.ours_on_merged_rows if task.merged else peers.ours
     clock, answer = timed(lambda: run(task, lam, tol=tol), settings)
     return dict(
-        table=task.name, lam=float(lam), ftol=ftol, slsqp_seconds=theirs["seconds"], slsqp_gap=theirs["gap"],
-        slsqp_capped=theirs["capped"], our_seconds=clock["seconds"], our_gap=certificate(task.losses, lam, answer.x),
-        repetitions=clock["repetitions"], ratio=theirs["seconds"] / clock["seconds"],
-    )  # fmt: skip
+        table=task.name,
+        lam=float(lam),
+        ftol=ftol,
+        slsqp_seconds=theirs["seconds"],
+        slsqp_gap=theirs["gap"],
+        slsqp_capped=theirs["capped"],
+        our_seconds=clock["seconds"],
+        our_gap=certificate(task.losses, lam, answer.x),
+        repetitions=clock["repetitions"],
+        ratio=theirs["seconds"] / clock["seconds"],
+    )
 
 
 # --- the floor of matrix products ---
@@ -325,11 +388,20 @@ def floor(task, settings):
         np.interp(counts["hessians"], sizes, syrk).sum()
     )
     return dict(
-        table=task.name, points=len(lams), **clock, floor_seconds=products, ratio=clock["seconds"] / products,
-        exponential_seconds=exponentials, ratio_with_exponentials=clock["seconds"] / (products + exponentials),
-        evaluations=counts["evaluations"], hessians=len(counts["hessians"]), steps=int(curve.iterations.sum()),
-        mean_active=float(np.mean(counts["hessians"] or [0])), gemv_seconds=gemv, syrk_seconds=syrk[-1],
-    )  # fmt: skip
+        table=task.name,
+        points=len(lams),
+        **clock,
+        floor_seconds=products,
+        ratio=clock["seconds"] / products,
+        exponential_seconds=exponentials,
+        ratio_with_exponentials=clock["seconds"] / (products + exponentials),
+        evaluations=counts["evaluations"],
+        hessians=len(counts["hessians"]),
+        steps=int(curve.iterations.sum()),
+        mean_active=float(np.mean(counts["hessians"] or [0])),
+        gemv_seconds=gemv,
+        syrk_seconds=syrk[-1],
+    )
 
 
 # --- growth ---
@@ -339,9 +411,13 @@ def growth(inputs, experts, settings, lam=0.1):
     losses = synthetic(inputs, experts)
     clock, point = timed(lambda: rate_distortion(losses, lam, tol=TOL), settings)
     return dict(
-        inputs=inputs, experts=experts, lam=lam, **clock, gap=certificate(losses, lam, point.marginal),
+        inputs=inputs,
+        experts=experts,
+        lam=lam,
+        **clock,
+        gap=certificate(losses, lam, point.marginal),
         steps=int(point.iterations),
-    )  # fmt: skip
+    )
 
 
 def slope(rows, axis):
@@ -349,9 +425,13 @@ def slope(rows, axis):
     size, seconds = np.log([row[axis] for row in rows]), np.log([row["seconds"] for row in rows])
     half = (len(rows) - 1) // 2
     return dict(
-        axis=axis, slope=float(np.polyfit(size, seconds, 1)[0]), from_size=rows[0][axis], to_size=rows[-1][axis],
-        upper_slope=float(np.polyfit(size[half:], seconds[half:], 1)[0]), upper_from_size=rows[half][axis],
-    )  # fmt: skip
+        axis=axis,
+        slope=float(np.polyfit(size, seconds, 1)[0]),
+        from_size=rows[0][axis],
+        to_size=rows[-1][axis],
+        upper_slope=float(np.polyfit(size[half:], seconds[half:], 1)[0]),
+        upper_from_size=rows[half][axis],
+    )
 
 
 # --- memory, each in a process of its own ---
@@ -389,10 +469,16 @@ def memory_child(inputs, experts, lam):
     point = rate_distortion(losses, lam, tol=TOL)
     peak = resident("VmHWM")
     return dict(
-        inputs=inputs, experts=experts, lam=lam, table_bytes=losses.nbytes, baseline_bytes=before,
-        building_multiple=(built - before) / losses.nbytes, peak_bytes=peak - before,
-        multiple=(peak - before) / losses.nbytes, certificate=float(point.certificate),
-    )  # fmt: skip
+        inputs=inputs,
+        experts=experts,
+        lam=lam,
+        table_bytes=losses.nbytes,
+        baseline_bytes=before,
+        building_multiple=(built - before) / losses.nbytes,
+        peak_bytes=peak - before,
+        multiple=(peak - before) / losses.nbytes,
+        certificate=float(point.certificate),
+    )
 
 
 def streaming_child(inputs, experts, lam):
@@ -416,11 +502,20 @@ def streaming_child(inputs, experts, lam):
                 seconds = time.perf_counter() - start
             peak = max(resident("VmHWM", pid) for pid in pids)
         return dict(
-            inputs=inputs, experts=experts, lam=lam, file_bytes=path.stat().st_size, chunks=losses.npartitions,
-            workers=len(pids), seconds=seconds, certificate=float(point.certificate), steps=int(point.iterations),
-            worker_start_bytes=before, worker_peak_bytes=peak, worker_peak_private_bytes=anonymous[0],
+            inputs=inputs,
+            experts=experts,
+            lam=lam,
+            file_bytes=path.stat().st_size,
+            chunks=losses.npartitions,
+            workers=len(pids),
+            seconds=seconds,
+            certificate=float(point.certificate),
+            steps=int(point.iterations),
+            worker_start_bytes=before,
+            worker_peak_bytes=peak,
+            worker_peak_private_bytes=anonymous[0],
             client_peak_bytes=resident("VmHWM"),
-        )  # fmt: skip
+        )
 
 
 @contextlib.contextmanager
@@ -453,9 +548,11 @@ def imports(repetitions):
     # the first of each fills the disk cache
     medians = {module: float(np.median(times[1:])) for module, times in seconds.items()}
     return dict(
-        numpy_seconds=medians["numpy"], expertbank_seconds=medians["expertbank"],
-        difference=medians["expertbank"] - medians["numpy"], repetitions=repetitions,
-    )  # fmt: skip
+        numpy_seconds=medians["numpy"],
+        expertbank_seconds=medians["expertbank"],
+        difference=medians["expertbank"] - medians["numpy"],
+        repetitions=repetitions,
+    )
 
 
 # --- the run ---
@@ -600,10 +697,13 @@ def machine():
         )
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     facts = dict(
-        processor=model, cores=os.cpu_count(), system=platform.platform(),
+        processor=model,
+        cores=os.cpu_count(),
+        system=platform.platform(),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        blas=f"{blas['name']} {blas['version']}", openblas_num_threads=os.environ.get("OPENBLAS_NUM_THREADS"),
-    )  # fmt: skip
+        blas=f"{blas['name']} {blas['version']}",
+        openblas_num_threads=os.environ.get("OPENBLAS_NUM_THREADS"),
+    )
     with contextlib.suppress(ImportError):
         import scipy.linalg  # noqa: F401  SciPy brings a BLAS of its own
         from threadpoolctl import threadpool_info
@@ -635,9 +735,12 @@ def opened(path, settings, only):
         if section not in results or (section in only and results.get("complete")):
             results[section] = []
     facts = dict(
-        date=datetime.date.today().isoformat(), complete=False, settings=settings, machine=machine(),
+        date=datetime.date.today().isoformat(),
+        complete=False,
+        settings=settings,
+        machine=machine(),
         versions=versions(),
-    )  # fmt: skip
+    )
     return facts | {key: value for key, value in results.items() if key not in facts}
 
 
@@ -671,7 +774,8 @@ def run(path, settings, only):
     write(results, path)
     for row in results["targets"]:
         print(
-            f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} (limit {row['limit']:g})"
+            f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} "
+            f"(limit {row['limit']:g})"
         )
 
 
