@@ -436,7 +436,10 @@ def explore_gates(
     curve = rate_distortion_curve(losses)
     rows = sweep.candidates(bank.name)
     families = {name: rows[rows["family"] == name] for name in GATE_FAMILIES}
-    points = {name: (found["rate"], found["loss"]) for name, found in families.items()}
+    points = {
+        name: (np.asarray(found["rate"]), np.asarray(found["loss"]))
+        for name, found in families.items()
+    }
 
     def scene(sheet):
         figure = figures.gate_dial(curve, points, bank.n_experts)
