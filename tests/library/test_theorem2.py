@@ -4,6 +4,7 @@ shipped gates."""
 from __future__ import annotations
 
 from functools import partial
+from math import comb
 
 import numpy as np
 import pytest
@@ -141,6 +142,19 @@ def test_gates_on_the_frontier_leave_minus_the_gap():
     assert terms.bound() == pytest.approx(
         terms.distortion + np.sqrt(terms.information / 64), abs=1e-6
     )
+
+
+def test_rivals_that_err_on_different_inputs_leave_less_than_nothing_and_copies_nothing():
+    """Two experts, each right on half of the inputs: E |k - m/2| of a fair binomial in closed
+    form."""
+    m = 64
+    rivals = np.tile([[0.0, 1.0], [1.0, 0.0]], (50, 1))
+    curve = rate_distortion_curve(rivals, band=1e-6)
+    terms = theorem2_terms(rivals, [0, 0], curve, 1, m, 20_000, rng=3)
+    gap = comb(m, m // 2) / 2 ** (m + 1)
+    assert terms.excess[0] == pytest.approx(-gap, abs=4 * terms.gap_error[0] + 2e-6)
+    copies = theorem2_terms(rivals[:, [0, 0]], [0, 0], curve, 1, m, 200, rng=3)
+    assert copies.gap[0] == 0 and copies.excess[0] == pytest.approx(0, abs=1e-5)
 
 
 def test_errors_are_those_of_repetitions():
