@@ -3,6 +3,7 @@ datasets, with what is known of the error of their estimates. Everything in nats
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,16 @@ from expertbank._checks import (
 
 # at most this many dataset indices are drawn at once by `bootstrap_interval`
 RESAMPLED_AT_ONCE = 10_000_000
+# of a bracket's logarithm: from a factor of 1e300 down to a rounding
+MOST_HALVINGS = 64
+# a solution is moved by this share of itself to its safe side; its own rounding is a tenth of it
+MARGIN = 1e-13
+# what a few sums and products of floats may be off by, relative
+ULPS = 4 * float(np.finfo(float).eps)
+# the smallest float that has all its digits
+TINY = float(np.finfo(float).tiny)
+# log 2 less its float
+LOG_2_ROUNDED_OFF = 2.3190468138462996e-17
 
 
 # --- entropies and divergences ---
@@ -46,7 +57,8 @@ def binary_entropy(p: ArrayLike) -> FloatOrArray:
     [0.0, 0.3465, 0.6931]
     """
     chance = as_interval(p, "p", 0, 1)
-    both = scipy.special.entr(chance) + scipy.special.entr(1 - chance)
+    # the logarithm of 1 - p would lose a small p
+    both = scipy.special.entr(chance) - scipy.special.xlog1py(1 - chance, -chance)
     return np.minimum(both, np.log(2))  # rounding may exceed the maximum
 
 
@@ -54,19 +66,150 @@ def binary_entropy_inverse(h: ArrayLike) -> FloatOrArray:
     """The p in [0, 1/2] with binary_entropy(p) = h, elementwise for h in [0, log 2] nats; else
     ValueError.
 
+    As a limit on what can be lost it is rounded down: within a relative 1e-12, never above p.
+
     >>> binary_entropy_inverse(binary_entropy([0.01, 0.2])).round(6).tolist()
     [0.01, 0.2]
     """
-    from scipy.optimize import elementwise  # loaded where it is used
-
     h = as_interval(h, "h", 0, np.log(2), allowed="[0, log 2]")
+    return chance_of_entropy(h, below_log_2(h))
 
-    # u = 1 - 2p is the unknown: near p = 1/2 the entropy is flat and p would lose half its digits
-    def difference(u, h):
-        return scipy.special.entr((1 - u) / 2) + scipy.special.entr((1 + u) / 2) - h
 
-    roots = elementwise.find_root(difference, (0.0, 1.0), args=(h,))
-    return np.where(h >= np.log(2), 0.5, (1 - roots.x) / 2)[()]
+def below_log_2(nats: FloatOrArray) -> FloatOrArray:
+    """log 2 less a number of nats, to the last digit also where little is left; at least 0.
+
+    log 2 as a float, which lies 2.3e-17 below log 2, counts as log 2.
+
+    >>> round(float(below_log_2(0.25)), 12), float(below_log_2(np.log(2)))
+    (0.44314718056, 0.0)
+    """
+    left = np.log(2) - nats
+    return np.where(left > 0, left + LOG_2_ROUNDED_OFF, 0.0)[()]
+
+
+def chance_of_entropy(h: FloatOrArray, shortfall: FloatOrArray) -> FloatOrArray:
+    """`binary_entropy_inverse` where log 2 - h = `shortfall` is known as well as h, and the smaller
+    of both to all its digits.
+
+    >>> round(0.5 - float(chance_of_entropy(np.log(2), shortfall=2e-20)), 14)
+    1e-10
+    """
+    # small entropies are solved for p: h(p) <= p + p log(1/p) gives the lower end
+    spread = 2 - 2 * np.log(np.maximum(h, TINY))
+    rare, _ = bracketed_root(binary_entropy, h, h / spread, h / (2 * np.log(2)))
+
+    # others for u = 1 - 2p: near p = 1/2 the entropy is flat and p would lose half its digits
+    def missing(u):  # between u^2 / 2 and u^2 log 2
+        return binary_divergence((1 - u) / 2, (1 + u) / 2, 0.5, 0.5, u / 2)
+
+    square = np.minimum(shortfall / np.log(2), 1)
+    highest = np.minimum(np.sqrt(2 * shortfall), 1)
+    _, u = bracketed_root(missing, shortfall, np.sqrt(square), highest)
+    below = np.nextafter((1 - np.minimum(u * (1 + MARGIN), 1)) / 2, 0)
+    near_half = np.where(u > 0, below, 0.5)
+    return np.where(h < 0.35, rare * (1 - MARGIN), near_half)[()]
+
+
+# --- to full relative accuracy ---
+
+
+def binary_divergence(
+    q: FloatOrArray, not_q: FloatOrArray, p: FloatOrArray, not_p: FloatOrArray, gap: FloatOrArray
+) -> FloatOrArray:
+    """kl(q || p) of Bernoulli(q) from Bernoulli(p) in nats, to nearly all digits, elementwise.
+
+    `not_q` is 1 - q, `not_p` 1 - p and `gap` p - q: whoever knows them better than subtraction
+    would find them gets what 1e-16 between two large probabilities is worth.
+
+    >>> float(binary_divergence(0.5, 0.5, 0.5, 0.5, gap=1e-12)) == 2e-24
+    True
+    """
+    return divergence_terms(q, p, gap) + divergence_terms(not_q, not_p, -gap)
+
+
+def largest_drop(p: FloatOrArray, not_p: FloatOrArray, budget: FloatOrArray) -> FloatOrArray:
+    """The largest g <= p with kl(p - g || p) <= budget nats, elementwise; `not_p` is 1 - p.
+
+    Within a relative 1e-12 and never below: how far a mean can fall at that price.
+
+    >>> round(float(largest_drop(0.5, 0.5, np.log(2) / 2)), 4)  # 1/2 - .11, where h is half a bit
+    0.39
+    """
+
+    def spent(g):
+        return binary_divergence(p - g, not_p + g, p, not_p, g)
+
+    # kl is convex in its first argument, and Pinsker's inequality gives the upper end
+    most = spent(p)
+    share = np.minimum(budget, most) / np.maximum(most, TINY)
+    highest = np.minimum(p, np.sqrt(budget / 2) * (1 + ULPS))
+    _, drop = bracketed_root(spent, budget, p * share, highest)
+    # a sure event stays sure
+    return np.where(not_p > 0, np.minimum(drop * (1 + MARGIN), highest), 0.0)[()]
+
+
+def largest_rise(q: FloatOrArray, not_q: FloatOrArray, budget: FloatOrArray) -> FloatOrArray:
+    """The largest g <= 1 - q with kl(q || q + g) <= budget nats, elementwise; `not_q` is 1 - q.
+
+    Within a relative 1e-12 and never below.
+
+    >>> float(largest_rise(0.0, 1.0, 1e-30)) >= 1e-30  # 1 - exp(-budget)
+    True
+    """
+
+    def spent(g):
+        return binary_divergence(q, not_q, q + g, not_q - g, g)
+
+    lowest = -not_q * np.expm1(-budget)  # what it is at q = 0
+    highest = np.minimum(not_q, np.sqrt(budget / 2)) * (1 + ULPS)
+    _, rise = bracketed_root(spent, budget, lowest, highest)
+    return np.minimum(rise * (1 + MARGIN), highest)[()]
+
+
+def divergence_terms(x: FloatOrArray, y: FloatOrArray, step: FloatOrArray) -> FloatOrArray:
+    """x log(x/y) - x + y elementwise for y = x + step, all >= 0: a divergence in terms that never
+    cancel.
+
+    Summed over the outcomes of two distributions they are KL(x || y).
+
+    >>> p, q = np.array([0.5, 0.5]), np.array([0.75, 0.25])
+    >>> round(float(divergence_terms(p, q, q - p).sum()), 6), round(float(kl_divergence(p, q)), 6)
+    (0.143841, 0.143841)
+    """
+    # with z = step / (x + y) it is step z (1 - (1 - z) (z/3 + z^3/5 + ...))
+    z = step / np.maximum(x + y, TINY)
+    small = np.abs(z) < 0.05
+    square = np.where(small, z * z, 0)
+    series = 1 / 3 + square * (1 / 5 + square * (1 / 7 + square * (1 / 9 + square * (1 / 11))))
+    near = step * z * (1 - (1 - z) * z * series)
+    return np.where(small, near, scipy.special.rel_entr(x, y) + step)
+
+
+def bracketed_root(
+    increasing: Callable[[np.ndarray], np.ndarray],
+    target: FloatOrArray,
+    low: FloatOrArray,
+    high: FloatOrArray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends (low, high), a rounding apart, of the step in which `increasing` reaches `target`.
+
+    Elementwise, for 0 <= low <= high around the root, by bisection of the logarithm: the root has
+    all its digits whether it is 1 or 1e-300, and the caller takes the end that is safe.
+
+    >>> squares = np.array([4e-60, 4.0])
+    >>> low, high = bracketed_root(np.square, squares, low=1e-40, high=3.0)
+    >>> [f"{root:.9g}" for root in high], bool(((low**2 < squares) & (squares <= high**2)).all())
+    (['2e-30', '2'], True)
+    """
+    target, low, high = np.broadcast_arrays(np.asarray(target, dtype=float), low, high)
+    for _ in range(MOST_HALVINGS):
+        middle = np.sqrt(low) * np.sqrt(high)
+        is_low = increasing(middle) < target
+        low = np.where(is_low, middle, low)
+        high = np.where(is_low, high, middle)
+        if np.all(high - low <= ULPS * high):
+            break
+    return low, high
 
 
 def kl_divergence(p: ArrayLike, q: ArrayLike, axis: int = -1) -> FloatOrArray:
@@ -103,7 +246,7 @@ def mutual_information(channel: ArrayLike, input_dist: ArrayLike | None = None) 
     input_dist = as_weights(input_dist, len(channel), "input_dist")
     # an output that only inputs of weight 0 produce has mass 0 in the mixture, where 0 times inf
     # would be nan
-    mixture = np.maximum(input_dist @ channel, np.finfo(float).tiny)
+    mixture = np.maximum(input_dist @ channel, TINY)
     return max(0.0, float(input_dist @ scipy.special.rel_entr(channel, mixture).sum(axis=1)))
 
 
@@ -161,7 +304,7 @@ def algorithmic_information(
     mean = q.mean(axis=0)
     seen = mean > 0
     # a mass so small that its mean is rounded to 0 would have an infinite divergence from it
-    divergences = scipy.special.rel_entr(q, np.maximum(mean, np.finfo(float).tiny)).sum(axis=1)
+    divergences = scipy.special.rel_entr(q, np.maximum(mean, TINY)).sum(axis=1)
     conditional = float(scipy.special.entr(q).sum(axis=1).mean())
     information = max(0.0, float(divergences.mean()))
     bias = -float((q[:, seen].var(axis=0) / mean[seen]).sum()) / (2 * n)

@@ -191,7 +191,8 @@ def private_distortion(
 def privacy_level(channel: ArrayLike) -> float:
     """The least epsilon, in nats, at which a channel (k, outputs) is LDP.
 
-    It is inf where an output has a 0 among others. Raises ValueError for rows that do not sum to 1.
+    It is inf where an output has a 0 among others. To all digits also where rows are nearly alike.
+    Raises ValueError for rows that do not sum to 1.
 
     >>> round(privacy_level([[0.75, 0.25], [0.25, 0.75]]), 4)  # log 3
     1.0986
@@ -201,7 +202,7 @@ def privacy_level(channel: ArrayLike) -> float:
     high = channel.max(axis=0)
     used = high > 0
     with np.errstate(divide="ignore"):
-        return float(np.log(high[used] / low[used]).max())
+        return float(np.log1p((high[used] - low[used]) / low[used]).max())
 
 
 def _programme(patterns: np.ndarray, heights: np.ndarray) -> np.ndarray:

@@ -33,6 +33,9 @@ OPTIMISERS: dict[str, Callable[[Table, np.ndarray, float], solver.Maximum]] = {
     "blahut-arimoto": solver.expectation_maximisation,
 }
 
+# a certificate below it would be rounding, in nats
+LEAST_CERTIFICATE = 1e-14
+
 
 class ConvergenceWarning(RuntimeWarning):
     """A certificate stayed above its tolerance; the message names both."""
@@ -210,8 +213,9 @@ def distortion_at_rate(
     """D(rate): the least expected loss of a gate with I(X;T) <= rate nats, P1 (5), P2 (27).
 
     The answer is a chord of the curve, so it is achievable, and at most a relative 1e-9 of the
-    curve's height (plus lam * tol) above the truth: the dual line of the chord's own slope proves
-    it. Raises and warns as `rate_distortion` does, and raises ValueError for a rate < 0.
+    curve's height (plus 2e-14 nats at the price lam there) above the truth: the dual line of the
+    chord's own slope proves it. Points on the way are solved to `tol` or as far as that takes.
+    Raises and warns as `rate_distortion` does, and raises ValueError for a rate < 0.
 
     >>> from expertbank import binary_entropy_inverse
     >>> least = distortion_at_rate([[0, 1], [1, 0]], 0.2)
@@ -230,10 +234,15 @@ def distortion_at_rate(
         return left.distortion
     height = left.distortion - right.distortion
     while True:
-        middle, above = _between(table, left, right, tol)
-        if above <= 1e-9 * height + middle.lam * tol:
+        lam = (left.distortion - right.distortion) / (right.rate - left.rate)
+        # a high price makes much of a small certificate
+        needed = min(tol, max(1e-10 * height / lam, LEAST_CERTIFICATE))
+        middle, above = _between(table, left, right, needed)
+        # one that is not between the two cannot bring them closer: they differ by rounding
+        is_between = left.rate < middle.rate < right.rate
+        if above <= 5e-10 * height + lam * needed or not is_between:
             _warn_if_missed([middle], tol)
-            return left.distortion - middle.lam * (rate - left.rate)
+            return left.distortion - lam * (rate - left.rate)
         if middle.rate <= rate:
             left = middle
         else:

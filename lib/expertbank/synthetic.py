@@ -335,7 +335,7 @@ def bsc_threshold(
     """The inverse temperature up to which the mean risk E[p_W] lies above P1's (13), D(R_g) + sigma
     sqrt(2 I/m).
 
-    Searched on [1e-4, highest] with exact sums, to a relative 1e-3: inf if it lies above even at
+    Searched on [1e-4, highest] with exact sums, to a relative 1e-9: inf if it lies above even at
     `highest`, 0 if nowhere. Raises ValueError as `bsc_selection` does.
 
     >>> round(bsc_threshold([0.05, 0.2, 0.4], 0.2, sample_size=50), 2)
@@ -357,7 +357,7 @@ def bsc_threshold(
     last = above[-1]
     if last == len(grid) - 1:
         return float("inf")
-    return float(np.exp(scipy.optimize.brentq(margin, grid[last], grid[last + 1], xtol=1e-3)))
+    return float(np.exp(scipy.optimize.brentq(margin, grid[last], grid[last + 1], xtol=1e-11)))
 
 
 def bsc_label_gap(

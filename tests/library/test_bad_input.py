@@ -453,7 +453,7 @@ def test_one_number_is_one_number(call, name, value):
         (lambda: eb.binary_entropy([0.5, np.nan]), "p", "nan"),
         (lambda: eb.binary_entropy_inverse(0.7), "h", "0.7"),
         (lambda: eb.binary_entropy_inverse(-1e-9), "h", "-1e-09"),
-        (lambda: channels.bsc_rate(-0.1), "p", "-0.1"),
+        (lambda: channels.bsc_rate(-0.1), "crossover", "-0.1"),
         (lambda: channels.symmetric_channel(1, 0.1), "k", "1"),
         (lambda: channels.symmetric_capacity(3, 1.5), "error", "1.5"),
         (lambda: channels.uniform_rate(-0.5, 3), "distortion", "-0.5"),
