@@ -251,7 +251,7 @@ def code_lines(path):
 # code lines a wing may have: a promise to the reader. Take something out before raising one.
 # The core has what an audit asked for on top: common information, blocklength brackets, two rungs.
 # The book has the prepared frames of its explorers, which vector drawings will make unnecessary.
-CAPS = {"core": 3250, "shipped": 500, "routers": 2800, "training": 1300, "book": 2400, "cli": 350}
+CAPS = {"core": 3150, "shipped": 500, "routers": 2800, "training": 1300, "book": 2400, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

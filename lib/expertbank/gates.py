@@ -213,12 +213,12 @@ def route_by_guess(
 ) -> RoutedByEstimate:
     """Solve D(R) as if a guess of the label were the label, and pay the true losses (N, R).
 
-    `predictions` (N, R) are what the experts say, `guessed` (N,) the labels guessed from x, `losses`
-    those of the true labels. An expert is expected to be right where it says what was guessed. Where
-    the guess errs on a share e of the inputs and losses are 0-1, the loss at a rate R is at most
-    D(R) + 2e, and D of gates that see x is no larger than it. Such a gate runs every expert on every
-    input: it bounds what gates that see x can reach, and is no router. Raises ValueError where
-    shapes differ.
+    `predictions` (N, R) are what the experts say, `guessed` (N,) the labels guessed from x,
+    `losses` those of the true labels. An expert is expected to be right where it says what was
+    guessed. Where the guess errs on a share e of the inputs and losses are 0-1, the loss at a rate
+    R is at most D(R) + 2e, and D of gates that see x is no larger than it. Such a gate runs every
+    expert on every input: it bounds what gates that see x can reach, and is no router. Raises
+    ValueError where shapes differ.
 
     The guess is wrong on one of four inputs:
 

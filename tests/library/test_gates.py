@@ -286,7 +286,8 @@ def test_a_guess_is_routed_on_as_if_it_were_the_label():
 
 
 def test_a_guess_costs_at_most_twice_its_error():
-    """D <= loss <= D + 2 e of the chapter, with D of a small table from SLSQP over all its gates."""
+    """D <= loss <= D + 2 e of the chapter, with D of a small table from SLSQP over all its
+    gates."""
     rng = np.random.default_rng(11)
     for wrong in (0, 1, 3):
         predictions = rng.integers(3, size=(12, 3))
