@@ -166,10 +166,13 @@ def against_limits(
     """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name ->
     (P,) or a constant.
 
-    Options: title, log (the x axis), ylim. `onto` as in `panel_canvas`.
+    Options: title, log (the x axis), ylim, bands: name -> (low, high), shaded. `onto` as in
+    `panel_canvas`.
     """
     figure, axes = panel_canvas(len(panels), width=width, height=height, onto=onto)
     for panel, ax in zip(panels, axes):
+        for name, (low, high) in panel.get("bands", {}).items():
+            ax.fill_between(panel["x"], low, high, color="0.5", alpha=0.3, lw=0, label=name)
         for (name, values), style in zip(panel["limits"].items(), ("-", "--", ":", "-.")):
             constant = np.broadcast_to(values, np.shape(panel["x"]))
             ax.plot(panel["x"], constant, style, color=BLACK, lw=1.3, label=name)
