@@ -43,7 +43,7 @@ LAYERS = [
     {"training.experts", "training.corpus"},
     {"training.gates", "training.testbed_model"},
     {"training.testbed_runs"},
-    {"book.claims.evidence", "book.figures.style"},
+    {"book.claims.evidence", "book.figures.style", "book.numbers", "book.tables"},
     {"book.claims.registry"},
     {"book.claims.p1", "book.claims.p2", "book.claims.p3"},
     {"book.claims"},
