@@ -38,7 +38,7 @@ PROBABILITIES = [*PROBABILITIES, float(np.nextafter(1, 0)), 1.0]
 @pytest.fixture(autouse=True)
 def digits():
     """50 digits of 1 - p for the smallest p, and of differences of what is left."""
-    with mp.workdps(700):
+    with mp.workdps(400):
         yield
 
 
@@ -122,10 +122,10 @@ def test_means_next_to_1_fall_by_what_their_complement_allows(budget):
 
 
 @given(st.floats(0, 1), st.floats(-30, 1).map(lambda x: 10**x))
-@settings(max_examples=200)
+@settings(max_examples=60)
 @example(0.5, 1e-30)
 def test_inverses_of_the_divergence_anywhere(q, budget):
-    with mp.workdps(700):
+    with mp.workdps(400):
         p = float(bounds.binary_kl_inverse(q, budget))
         assert p == 1 or exact_kl(q, p) >= budget
         less = mp.mpf(p) * (1 - CLOSE)
@@ -192,7 +192,7 @@ BANKS = [
 
 @pytest.mark.parametrize(("risks", "marginal"), BANKS)
 def test_cumulant_bound_is_the_minimum_and_never_below(risks, marginal):
-    for rate in [*np.logspace(-30, 0, 11), 3.0, 30.0, 1e6]:
+    for rate in [*np.logspace(-30, 0, 11), 3.0, 10.0, 17.0, 30.0, 1e6]:
         found = bounds.cumulant_bound(rate, 1, risks, marginal)
         with mp.workdps(90):
             truth = exact_cumulant_bound(rate, risks, marginal)
