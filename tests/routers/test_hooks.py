@@ -493,6 +493,6 @@ def test_the_chapter_lists_what_is_tested_here(transformers):
     # the table and the version are made of the very list, not typed
     assert (
         "for family in MODEL_FAMILIES" in chapter
-        and 'glue("your_router_version", TRANSFORMERS' in chapter
+        and 'show("version", TRANSFORMERS' in chapter
     )
     assert set(NAMES) == {*OWN, "Switch"}
