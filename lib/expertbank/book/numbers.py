@@ -8,8 +8,8 @@ from collections.abc import Callable
 def numbers_of(chapter: str) -> Callable[[str, str], None]:
     """A function `show(key, text)` that keeps a number as the chapter's sentences print it.
 
-    A sentence of the chapter `bsc` names what `show("crossing", "0.102")` kept as
-    `{glue:text}` followed by `bsc_crossing`.
+    A sentence of the chapter `bsc` names what `show("crossing", "0.102")` kept by the key
+    `bsc_crossing`.
 
     >>> show = numbers_of("bsc")
     >>> show("crossing", f"{0.10234:.3f}")
