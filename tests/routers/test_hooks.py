@@ -491,8 +491,5 @@ def test_the_chapter_lists_what_is_tested_here(transformers):
     assert transformers.__version__ == TRANSFORMERS
     chapter = (REPOSITORY / "chapters" / "your_router.md").read_text()
     # the table and the version are made of the very list, not typed
-    assert (
-        "for family in MODEL_FAMILIES" in chapter
-        and 'show("version", TRANSFORMERS' in chapter
-    )
+    assert "for family in MODEL_FAMILIES" in chapter and 'show("version", TRANSFORMERS' in chapter
     assert set(NAMES) == {*OWN, "Switch"}
