@@ -306,7 +306,8 @@ def _curve(options: argparse.Namespace) -> None:
             table = table_of(open_table(options.losses))
     else:
         table = table_of(read_table(options.losses))
-    with reading(options.losses) if stream else nullcontext():  # its chunks are read only now
+    # chunks are read only now; a ValueError may as well be about an option
+    with reading(options.losses, ValueError) if stream else nullcontext():
         curve = rate_distortion_curve(
             table, options.lam, tol=options.tol, band=options.band, method=options.method
         )

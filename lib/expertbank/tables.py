@@ -58,11 +58,16 @@ def read_table(path: str | Path) -> np.ndarray:
         return readers[file.suffix](file)
 
 
+# by which `reading` knows its own sentence
+_UNREADABLE = "cannot be read as one table of numbers"
+
+
 @contextmanager
-def reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path, *passed: type[Exception]) -> Iterator[None]:
     """Whatever goes wrong while a file is read becomes a ValueError of one line that names it.
 
-    Readers raise what they like at damaged files; none of it is a fault of the program.
+    Readers raise what they like at damaged files; none of it is a fault of the program. One inside
+    another adds nothing. `passed` are errors that may have another cause, such as a bad argument.
 
     >>> with reading("losses.csv"):
     ...     [][0]
@@ -71,14 +76,16 @@ def reading(path: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, ModuleNotFoundError):
+    except (FileNotFoundError, ModuleNotFoundError, *passed):
         raise
     except Exception as error:
         message = str(error)
+        if _UNREADABLE in message:
+            raise
         if not message:
             message = type(error).__name__
         first = message.splitlines()[0][:200]
-        reason = f"{path} cannot be read as one table of numbers: {first}"
+        reason = f"{path} {_UNREADABLE}: {first}"
         raise ValueError(reason) from error
 
 

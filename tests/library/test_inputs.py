@@ -241,6 +241,15 @@ def test_the_command_line_never_shows_a_traceback_for_a_file(tmp_path, capsys, n
     assert cli.main([command, str(path)]) == 2
     out, error = capsys.readouterr()
     assert out == "" and error.count("\n") == 1 and name in error
+    assert error.count("cannot be read") <= 1
+
+
+def test_a_bad_option_is_not_blamed_on_the_file(pandas, tmp_path, capsys):
+    pytest.importorskip("dask.array")
+    pandas.DataFrame(LOSSES, columns=list("abc")).to_parquet(tmp_path / "losses.parquet")
+    assert cli.main(["curve", str(tmp_path / "losses.parquet"), "--tol", "-1"]) == 2
+    error = capsys.readouterr().err
+    assert "tol is -1" in error and "cannot be read" not in error
 
 
 def test_a_bound_beside_data_has_the_scale_of_the_data(tmp_path, capsys):
