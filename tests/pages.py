@@ -14,6 +14,7 @@ HTML = ROOT / "_build" / "html"
 AXE = ROOT / "chapters" / "_ext" / "node_modules" / "axe-core" / "axe.min.js"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates", "links"]
 LECTURES = [
     "gate",

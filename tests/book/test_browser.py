@@ -7,48 +7,10 @@ import gzip
 
 import pytest
 
-from pages import HTML, LECTURES, PAGES, WITH_EXPLORER, violations
+from pages import HTML, LECTURES, PAGES, SIZES, WITH_EXPLORER, violations
 from support import say
 
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 PACKED = {".woff", ".woff2", ".png", ".jpg", ".gif"}  # what a server sends as it is, without gzip
-
-
-@pytest.fixture(
-    params=[(size, theme) for size in SIZES for theme in ("light", "dark")], ids="-".join
-)
-def visit(request, browser, site):
-    """Open a page in one size and theme; hosts other than the site are cut off, and problems are
-    collected."""
-    size, theme = request.param
-    width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-    tab = context.new_page()
-    tab.problems, tab.asked = [], set()
-    tab.on(
-        "request", lambda request: tab.asked.add(request.url.removeprefix(site).partition("?")[0])
-    )
-    tab.on("console", lambda message: message.type == "error" and tab.problems.append(message.text))
-    tab.on("pageerror", lambda error: tab.problems.append(str(error)))
-    tab.route(
-        "**/*",
-        lambda route: route.continue_() if route.request.url.startswith(site) else foreign(route),
-    )
-
-    def foreign(route):
-        tab.problems.append(f"asked for {route.request.url}")
-        route.abort()
-
-    def open_page(name):
-        tab.goto(f"{site}/{name}.html", wait_until="load")
-        tab.wait_for_function(
-            "!window.MathJax || MathJax.startup === undefined || MathJax.startup.promise"
-        )
-        tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
-        return tab
-
-    yield open_page
-    context.close()
 
 
 @pytest.fixture(scope="module")
