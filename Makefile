@@ -13,10 +13,12 @@ BOOK := $(VENV)/.book
 CHECK := $(VENV)/.check
 TRAIN := $(VENV)/.train
 TEST := $(VENV)/.test
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# also what builds a package is pinned
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
+SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed \
-  batch-sizes report benchmark lock clean lab serve pdf epub linkcheck
+  batch-sizes report benchmark lock sbom clean lab serve pdf epub linkcheck
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -111,9 +113,15 @@ epub: conf.py $(NPM)  ## the whole book as build/book.epub, mathematics in MathM
 linkcheck: conf.py $(NPM)  ## ask every external address in the book whether it is still there (online)
 	$(SPHINX) $(SPHINX_OPTIONS) -b linkcheck . build/linkcheck
 
+sbom: $(BOOK) $(NPM)  ## what the book is made with, as CycloneDX: build/sbom/python.json and npm.json
+	$(INSTALL) --editable '.[book,site,sbom]'
+	mkdir -p $(SBOM)
+	cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)/python.json $(BIN)/python
+	npm sbom --prefix chapters/_ext --package-lock-only --sbom-format cyclonedx > $(SBOM)/npm.json
+
 lock: $(TEST)  ## pin the versions that are installed now
-	$(INSTALL) --editable '.[bench]'
-	python -m pip freeze --exclude-editable > constraints.txt
+	$(INSTALL) --editable '.[bench,sbom]'
+	python -m pip freeze --all --exclude-editable > constraints.txt
 
 clean:  ## remove what was built; the environment stays
 	rm -rf _build build conf.py
@@ -128,7 +136,7 @@ $(NPM): chapters/_ext/package.json chapters/_ext/package-lock.json | $(BOOK)
 $(BOOK): pyproject.toml constraints.txt postBuild
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(INSTALL) --editable '.[book,site]'
 	bash postBuild
 	touch $@
