@@ -35,7 +35,7 @@ def torch():
         import torch
         import torchvision  # noqa: F401
     except ImportError as error:
-        skip_or_fail(f"training needs `pip install 'expertbank[train]'`: {error}")
+        skip_or_fail(f"training needs `pip install -e '.[train]'`: {error}")
     # as in training: the same sums in the same order, and no fight over busy cores
     torch.set_num_threads(1)
     return torch
@@ -47,7 +47,7 @@ def transformers(torch):
     try:
         import transformers
     except ImportError as error:
-        skip_or_fail(f"adapters need `pip install 'expertbank[transformers]'`: {error}")
+        skip_or_fail(f"adapters need `pip install -e '.[transformers]'`: {error}")
     transformers.logging.set_verbosity_error()
     return transformers
 

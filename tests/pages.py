@@ -4,6 +4,7 @@ silent server, and axe-core's findings.
 
 from __future__ import annotations
 
+import re
 from http.server import SimpleHTTPRequestHandler
 
 import yaml
@@ -29,6 +30,14 @@ LECTURES = [
     "testbed",
     "your_router",
 ]
+
+
+def built_from() -> str:
+    """The address of the repository that the site was built from, as its first page states it."""
+    first = HTML / f"{TOC['root']}.html"
+    text = first.read_text() if first.exists() else ""
+    found = re.search(r'<a href="([^"]+)"[^>]*btn-source-repository-button', text)
+    return found[1] if found else ""
 
 
 class Quiet(SimpleHTTPRequestHandler):

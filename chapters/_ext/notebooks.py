@@ -1,7 +1,8 @@
 """Chapters as plain .ipynb files, for download and for Colab, which reads no MyST Markdown.
 
 Numbers of the text are filled in, directives become quotations, references become links to the
-published page, and a first cell fetches the library when the notebook runs on Colab. Outputs are
+published page, and a first cell fetches the library when the notebook runs on Colab. Where the book
+is built from no known repository, links become their titles and there is no such cell. Outputs are
 left out: running it is the point.
 """
 
@@ -11,6 +12,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jupytext
 import nbformat
@@ -33,29 +35,37 @@ if "google.colab" in sys.modules:
     sys.path.insert(0, os.path.abspath("expertbank/lib"))"""
 
 
+def link(title: str, address: str) -> str:
+    """A link into the published book, or its title where the book has no address."""
+    return f"[{title}]({address})" if urlsplit(address).netloc else title
+
+
 def plain(text: str, values: dict[str, str], page: str) -> str:
     """MyST as Markdown that any notebook shows: `values` by glue key, `page` the address of the
-    chapter."""
-    book = page.rsplit("/", 1)[0]
+    chapter, its name alone where the book has none."""
+    book = page.rpartition("/")[0]
 
     def reference(found):
         role, title, label = found.groups()
         if title is None:
             title = KINDS[role]
         anchor = f"equation-{label}" if role == "eq" else label
-        return f"[{title}]({page}#{anchor})"
+        return link(title, f"{page}#{anchor}")
 
     def chapter(found):
         title, name = found.groups()
         if not title:
             title = name.replace("_", " ")
-        return f"[{title}]({book}/{name}.html)"
+        return link(title, f"{book}/{name}.html")
+
+    def citation(found):
+        return link(found[1], f"{book}/references.html")
 
     text = FENCE.sub(lambda found: quotation(found, values, page), text)
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.M)
     text = re.sub(r"^(\$\$) *\([\w-]+\) *$", r"\1", text, flags=re.M)
     text = re.sub(r"\{glue:text\}`([^`]+)`", lambda found: values[found[1]], text)
-    text = re.sub(r"\{cite:\w\}`([^`]+)`", rf"[\1]({book}/references.html)", text)
+    text = re.sub(r"\{cite:\w\}`([^`]+)`", citation, text)
     text = re.sub(r"\{(numref|eq|ref|prf:ref)\}`(?:([^`<]+) <)?([\w-]+)>?`", reference, text)
     return re.sub(r"\[([^\]]*)\]\((\w+)\.md\)", chapter, text)
 
@@ -67,7 +77,9 @@ def quotation(found: re.Match, values: dict[str, str], page: str) -> str:
     if kind == "Solution":
         return f"<details><summary>Solution</summary>\n\n{body}\n\n</details>"
     head = f"**{kind}**"
-    if found["title"]:
+    if kind == "Admonition":
+        head = f"**{found['title']}**"
+    elif found["title"]:
         head += f" ({found['title']})"
     return "\n".join(f"> {line}".rstrip() for line in [head, "", *body.splitlines()])
 
@@ -84,29 +96,41 @@ def notebook(
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = plain(cell.source, values, page)
-    install = nbformat.v4.new_code_cell(INSTALL.format(branch=branch, repository=repository))
+    if repository:
+        install = INSTALL.format(branch=branch, repository=repository)
+        book.cells.insert(0, nbformat.v4.new_code_cell(install))
     return nbformat.v4.new_notebook(
-        cells=[install, *book.cells],
+        cells=book.cells,
         metadata={"kernelspec": book.metadata.kernelspec, "language_info": {"name": "python"}},
     )
 
 
+def announce(app, pagename, templatename, context, doctree):
+    """Tell the theme that there is a notebook to download, also where nothing can be launched."""
+    if app.builder.name == "html" and "kernelspec" in app.env.metadata.get(pagename, {}):
+        context["ipynb_source"] = f"{pagename}.ipynb"
+
+
 def offer(app, pagename, templatename, context, doctree):
-    """Replace the notebook to download with ours, and add Colab to the launch buttons."""
+    """Write the notebook to download, and add Colab to the launch buttons."""
     if "ipynb_source" not in context:
         return
-    options = app.config.html_theme_options
+    repository = app.config.own_repository
     page = f"{app.config.html_baseurl}{pagename}.html"
     executed = (Path(app.outdir).parent / "jupyter_execute" / pagename).parent
     book = notebook(
         Path(app.env.doc2path(pagename)),
         executed,
         page,
-        options["repository_url"],
-        options["repository_branch"],
+        repository,
+        app.config.html_theme_options["repository_branch"],
     )
-    nbformat.write(book, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
-    place = options["repository_url"].removeprefix("https://github.com/")
+    goal = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, goal)
+    if urlsplit(repository).netloc != "github.com":
+        return
+    place = urlsplit(repository).path.strip("/")
     groups = context["header_buttons"]
     launch = next(group for group in groups if group.get("label") == "launch-buttons")
     name = Path(pagename).name
@@ -122,5 +146,6 @@ def offer(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
+    app.connect("html-page-context", announce)
     app.connect("html-page-context", offer, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,18 +1,20 @@
 """Where the book is published and what it looks like from outside: addresses, cards, robots, how
 to cite.
 
-The address of the repository stands once, in `_config.yml`; everything that needs one derives it
-from there.
+The address of the repository is where the book is built (`address.py`). Where that is not known,
+whatever would lead there is left out.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import resvg_py
 import yaml
+from address import install_line, pages_address, repository_address
 from docutils import nodes
 from myst_nb.sphinx_ext import add_global_html_resources as copy_notebook_style
 from sphinx.util.docutils import SphinxDirective
@@ -20,12 +22,8 @@ from sphinx_exercise import copy_asset_files as copy_exercise_style
 from sphinx_proof import copy_asset_files as copy_proof_style
 
 ROOT = Path(__file__).parents[2]
-
-
-def pages_address(repository: str) -> str:
-    """Where GitHub Pages serves a repository."""
-    owner, name = urlsplit(repository).path.strip("/").split("/")
-    return f"https://{owner.lower()}.github.io/{name}/"
+# hosts whose repositories Binder opens, with the icon of the link to them
+ICONS = {"github.com": "fab fa-github", "gitlab.com": "fab fa-gitlab"}
 
 
 def card_picture(logo: Path, folder: Path) -> Path:
@@ -94,25 +92,74 @@ class CiteThis(SphinxDirective):
     def run(self):
         self.env.note_dependency(str(ROOT / "CITATION.cff"))
         citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-        text = bibtex(citation, self.config.html_theme_options["repository_url"])
+        text = bibtex(citation, self.config.own_repository)
         return [nodes.literal_block(text, text, language="bibtex")]
 
 
 def derive(app, config):
-    """Fill in what follows from the repository's address, from CITATION.cff and from the logo."""
-    base = config.html_baseurl
-    if not base:
-        base = pages_address(config.html_theme_options["repository_url"])
+    """Fill in what follows from where the book is built, from CITATION.cff and from the logo."""
+    options = config.html_theme_options
+    repository = repository_address(
+        options.pop("repository_url", ""), os.environ, Path(app.confdir)
+    )
+    config.own_repository = repository
+    if urlsplit(repository).netloc in ICONS:
+        options["repository_url"] = repository
+    else:
+        options["launch_buttons"] = {}
+    base = config.html_baseurl or pages_address(repository)
     config.html_baseurl = base
     config.ogp_site_url = base
-    config.notfound_urls_prefix = urlsplit(base).path
+    config.notfound_urls_prefix = urlsplit(base).path or "/"
     config.project = config.html_title
     config.ogp_site_name = config.html_title
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     config.version = citation["version"]
     config.release = citation["version"]
-    picture = card_picture(Path(app.confdir) / config.html_logo, Path(app.outdir).parent / "drawn")
-    config.ogp_social_cards = {"image": str(picture), "line_color": "#f0a030"}
+    if base:
+        folder = Path(app.outdir).parent / "drawn"
+        picture = card_picture(Path(app.confdir) / config.html_logo, folder)
+        config.ogp_social_cards = {"image": str(picture), "line_color": "#f0a030"}
+    else:  # a sitemap and a card need whole addresses
+        config.ogp_social_cards = {"enable": False}
+        config.suppress_warnings.append("sitemap.configuration")
+
+
+def without_address(app, pagename, templatename, context, doctree):
+    """Where the site's own address is not known, no page states one."""
+    if "metatags" in context and not app.config.html_baseurl:
+        context["metatags"] = re.sub(r'<meta property="og:url"[^>]*>\n?', "", context["metatags"])
+
+
+def link_repository(app, pagename, templatename, context, doctree):
+    """A link to the repository in the header of every page."""
+    repository = app.config.own_repository
+    if repository and app.builder.name == "html":
+        button = {
+            "type": "link",
+            "url": repository,
+            "tooltip": "Source repository",
+            "text": '<span class="visually-hidden">Source repository</span>',
+            "icon": ICONS.get(urlsplit(repository).netloc, "fas fa-code-branch"),
+            "label": "source-repository-button",
+        }
+        context["header_buttons"].append(button)
+
+
+def say_where_the_code_is(app, doctree, docname):
+    """A box of the class `install` begins with the repository and the line that installs from it;
+    in JupyterLab, which knows neither, it says what to do in a checkout. One of the class `launch`
+    speaks of the launch buttons, and goes where they are left out."""
+    repository = app.config.own_repository
+    for box in list(doctree.findall(nodes.Admonition)):
+        if "launch" in box["classes"] and not app.config.html_theme_options["launch_buttons"]:
+            box.parent.remove(box)
+        if "install" in box["classes"] and repository:
+            link = nodes.reference("", repository, refuri=repository, internal=False)
+            line = install_line(repository)
+            first = nodes.paragraph("", "", nodes.Text("The code lives at "), link, nodes.Text(":"))
+            # after the title
+            box.insert(1, [first, nodes.literal_block(line, line, language="sh")])
 
 
 def bind_in_one(app):
@@ -147,15 +194,22 @@ def keep_still(app, pagename, templatename, context, doctree):
 
 def invite_robots(app, exception):
     if exception is None and app.builder.name == "html":
-        text = f"User-agent: *\nAllow: /\nSitemap: {app.config.html_baseurl}sitemap.xml\n"
+        text = "User-agent: *\nAllow: /\n"
+        if app.config.html_baseurl:
+            text += f"Sitemap: {app.config.html_baseurl}sitemap.xml\n"
         (Path(app.outdir) / "robots.txt").write_text(text)
 
 
 def setup(app):
+    # a page reads it, so another address means that pages are read again
+    app.add_config_value("own_repository", "", "env", str)
     app.add_directive("cite-this", CiteThis)
     app.connect("config-inited", derive, priority=100)
     app.connect("builder-inited", bind_in_one)
     app.connect("builder-inited", bring_styles)
+    app.connect("doctree-resolved", say_where_the_code_is)
+    app.connect("html-page-context", link_repository, priority=590)
+    app.connect("html-page-context", without_address, priority=600)
     app.connect("html-page-context", keep_still, priority=960)
     app.connect("build-finished", invite_robots)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -274,7 +274,7 @@ def engine(request):
     try:
         import dask.array
     except ImportError as error:
-        skip_or_fail(f"this needs `pip install 'expertbank[dask]'`: {error}")
+        skip_or_fail(f"this needs `pip install -e '.[dask]'`: {error}")
     return lambda array: dask.array.from_array(array, chunks=2)
 
 

@@ -114,7 +114,7 @@ def test_a_missing_extra_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.array", None)
     code, out, err = run(capsys, "curve", tmp_path / "losses.zarr")
     assert code == 2 and out == "" and err.count("\n") == 1
-    assert "pip install 'expertbank[dask]' brings it" in err
+    assert "in a checkout, `pip install -e '.[dask]'` brings it" in err
 
 
 @pytest.mark.slow

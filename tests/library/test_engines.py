@@ -28,7 +28,7 @@ LAMS = [0.0, 0.01, 0.1, 0.5, np.inf]
 def threads():
     """dask on this process's threads, whatever cluster another test has left."""
     if dask is None:
-        skip_or_fail(f"this needs `pip install 'expertbank[dask]'`: {MISSING}")
+        skip_or_fail(f"this needs `pip install -e '.[dask]'`: {MISSING}")
     with dask.config.set(scheduler="threads", num_workers=2):
         yield
 
@@ -251,7 +251,7 @@ def test_a_cluster_of_processes_gives_the_same(stored, tmp_path):
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        skip_or_fail(f"this needs `pip install 'expertbank[dask]'`: {error}")
+        skip_or_fail(f"this needs `pip install -e '.[dask]'`: {error}")
     path, losses = stored
     here = [eb.rate_distortion(losses, lam) for lam in (0.02, 0.2)]
     with (

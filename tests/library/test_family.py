@@ -148,7 +148,7 @@ def test_a_dask_cluster_gives_the_same_bytes(experts, tiny, tmp_path):
         import joblib
         from distributed import Client, LocalCluster
     except ImportError as error:
-        skip_or_fail(f"this needs `pip install 'expertbank[test]'`: {error}")
+        skip_or_fail(f"this needs `pip install -e '.[test]'`: {error}")
     experts.train_family(tmp_path / "sequential", tiny, n_jobs=1, device="cpu")
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
     with cluster, Client(cluster) as client, joblib.parallel_config(backend="dask"):

@@ -1,6 +1,6 @@
 """Tables of results on disk as pandas DataFrames: read to the last digit, rows chosen by value.
 
-pandas is imported where it is needed: banks are read without it. `pip install 'expertbank[book]'`
+pandas is imported where it is needed: banks are read without it. `pip install -e '.[book]'`
 brings it.
 """
 

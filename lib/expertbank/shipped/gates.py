@@ -107,7 +107,7 @@ def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
     """The shipped sweep, or that of a folder, after checking its hashes.
 
     Raises FileNotFoundError where it is missing, ValueError where it is damaged. Needs pandas:
-    `pip install 'expertbank[book]'`.
+    `pip install -e '.[book]'`.
 
     >>> gates = load_gates().candidates("specialists")
     >>> best = gates.loc[gates["loss"].idxmin()]

@@ -60,7 +60,7 @@ def load_testbed(folder: str | os.PathLike | None = None) -> TestbedRuns:
     """The shipped runs, or those of a folder, after checking their hashes.
 
     Raises FileNotFoundError where they are missing, ValueError where they are damaged. Needs
-    pandas: `pip install 'expertbank[book]'`.
+    pandas: `pip install -e '.[book]'`.
 
     >>> runs = load_testbed().rows(mix="scripts", method="LBL", scope=64, strength=0.125)
     >>> runs[["capacity", "seed", "loss"]].head(2).values.tolist()

@@ -19,7 +19,7 @@ from expertbank.routers.report_page.drawings import Drawing, draw_group
 
 def write_html(report: RoutingReport, path: str | os.PathLike[str]) -> None:
     """Write the report as one page: all of it or nothing. Needs matplotlib and Jinja2 (`pip install
-    "expertbank[routers]"`).
+    -e '.[routers]'`).
 
     No script and no reference to another file or host; light or dark as the reader's system is.
 
