@@ -88,6 +88,8 @@ def place(app, config) -> None:
 
 
 def setup(app):
+    # what keeps the tools quiet would hide what a chapter shows to those who run it
+    os.environ.pop("PYTHONWARNINGS", None)
     app.connect("config-inited", place)
     app.connect("env-get-outdated", forget)
     app.connect("env-before-read-docs", execute)
