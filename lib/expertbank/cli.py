@@ -14,15 +14,15 @@ import argparse
 import csv
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from expertbank._checks import as_losses
-from expertbank._files import write_atomically
+from expertbank._files import check_outputs, one_line, printable, write_atomically
 from expertbank.book.claims import Evidence, bank_summary, headline, reproduce
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
@@ -31,7 +31,7 @@ from expertbank.learners import Selection, simulate
 from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
 from expertbank.shipped.bank import load_bank
 from expertbank.shipped.manifest import REPOSITORY
-from expertbank.tables import open_table, read_table, reading, table_of
+from expertbank.tables import open_table, read_table, table_of
 
 DESCRIPTION = """\
 `expertbank`: the library from the command line, for the papers' bank and for a practitioner's own
@@ -56,22 +56,35 @@ def main(arguments: list[str] | None = None) -> int:
     I(X;T) = 1.386294 nats
     0
     """
-    options = _parser().parse_args(arguments)
-    command = f"{options.command} report" if options.command == "routes" else options.command
+    options = argparse.Namespace(prog="expertbank")
     try:
-        options.run(options)
+        try:
+            _parser().parse_args(arguments, options)
+            options.run(options)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # as behind `| head`: nobody reads on, so nothing may be left to write when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
-        print(f"expertbank {command}: {error}", file=sys.stderr)
-        return 2
+        return _failed(options, error)
+    except MemoryError as error:
+        return _failed(options, f"it needs more memory than there is; {error}")
     except ModuleNotFoundError as error:
         extras = {"curve": "dask", "report": "book", "routes": "routers"}
         extra = extras.get(options.command, "train")
-        print(
-            f"expertbank {command}: {error}; pip install 'expertbank[{extra}]' brings it",
-            file=sys.stderr,
-        )
-        return 2
+        fix = f"in a checkout, `pip install -e '.[{extra}]'` brings it"
+        return _failed(options, f"{error}; {fix}")
+    except KeyboardInterrupt:
+        return _failed(options, "interrupted", 130)
     return 0
+
+
+def _failed(options: argparse.Namespace, sentence: object, status: int = 2) -> int:
+    """One line on standard error, whatever the sentence quotes from files."""
+    print(f"{options.prog}: {one_line(sentence)}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +119,7 @@ def _command(
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, prog=parser.prog)
     return parser.add_argument
 
 
@@ -189,7 +202,7 @@ def _describe(options: argparse.Namespace) -> None:
     writer.writerow(summaries[0])
     for summary in summaries:
         values = summary.values()
-        writer.writerow([f"{x:.4f}" if isinstance(x, float) else x for x in values])
+        writer.writerow([f"{x:.4f}" if isinstance(x, float) else printable(x) for x in values])
 
 
 def _add_report(commands) -> None:
@@ -298,21 +311,12 @@ def _curve(options: argparse.Namespace) -> None:
       expertbank curve losses.csv --lam 0.05 0.2 > curve.csv
       expertbank curve losses.npy --band 1e-4  # as many points as make D certain to 1e-4 everywhere
     """
-    stream = options.stream
-    if Path(options.losses).suffix in (".zarr", ".parquet"):
-        stream = True
-    if stream:
-        with reading(options.losses):
-            table = table_of(open_table(options.losses))
-    else:
-        table = table_of(read_table(options.losses))
-    # chunks are read only now; a ValueError may as well be about an option
-    with reading(options.losses, ValueError) if stream else nullcontext():
-        curve = rate_distortion_curve(
-            table, options.lam, tol=options.tol, band=options.band, method=options.method
-        )
-        critical = critical_lambda(table)
-    print(f"# critical lambda {critical:.6g}")
+    stream = bool(options.stream) or Path(options.losses).suffix in (".zarr", ".parquet")
+    table = table_of(open_table(options.losses) if stream else read_table(options.losses))
+    curve = rate_distortion_curve(
+        table, options.lam, tol=options.tol, band=options.band, method=options.method
+    )
+    print(f"# critical lambda {critical_lambda(table):.6g}")
     print("lambda,rate_nats,distortion,certificate")
     columns = np.stack([curve.lam, curve.rate, curve.distortion, curve.certificate], axis=1)
     for lam, rate, distortion, certificate in columns:
@@ -467,6 +471,7 @@ def _routes_report(options: argparse.Namespace) -> None:
     from expertbank.routers.report import routing_report
     from expertbank.routers.report_page import write_html
 
+    check_outputs([options.json, options.html], [options.file, options.against])
     statistics = _statistics(options)
     layers = None
     if options.layer:
@@ -480,7 +485,7 @@ def _routes_report(options: argparse.Namespace) -> None:
     print(report.table(explain=options.explain), end="")
     if options.json:
         text = json.dumps(report.json(), indent=2, allow_nan=False) + "\n"
-        write_atomically(Path(options.json), lambda file: file.write(text.encode()))
+        write_atomically(options.json, lambda file: file.write(text.encode()))
     if options.html:
         write_html(report, options.html)
 

@@ -11,9 +11,9 @@ merged into one with their total weight (`merge_rows`). `read_table` and `open_t
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +21,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from expertbank._checks import as_count, as_losses, as_risks, as_weights
+from expertbank._files import (
+    check_array,
+    check_folder,
+    check_input,
+    check_memory,
+    read_array,
+    read_arrays,
+    reading,
+)
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -36,11 +45,15 @@ quietly = np.errstate(all="ignore")
 # --- files ---
 
 
+# what `reading` says that a file was expected to be
+AS_TABLE = " as one table of numbers"
+
+
 def read_table(path: str | Path) -> np.ndarray:
     """A table from .npy, .npz or .csv, read whole.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is none of these or
-    cannot be read as one table.
+    Raises FileNotFoundError where there is no such file, ValueError of one line where it is none of
+    these, cannot be read as one table, or asks for more memory than its size explains.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,55 +62,19 @@ def read_table(path: str | Path) -> np.ndarray:
     (3, 2)
     """
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; allowed is a .npy, .npz or .csv file")
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
-    if file.suffix not in readers:
-        raise ValueError(f"{file} ends in {file.suffix!r}; allowed are .npy, .npz and .csv")
-    with reading(file):
+    check_input(file, "a .npy, .npz or .csv file")
+    readers = {".npy": read_array, ".npz": _read_npz, ".csv": _read_csv}
+    with reading(file, AS_TABLE):
+        if file.suffix not in readers:
+            raise ValueError(f"{file} ends in {file.suffix!r}; allowed are .npy, .npz and .csv")
         return readers[file.suffix](file)
 
 
-# by which `reading` knows its own sentence
-_UNREADABLE = "cannot be read as one table of numbers"
-
-
-@contextmanager
-def reading(path: str | Path, *passed: type[Exception]) -> Iterator[None]:
-    """Whatever goes wrong while a file is read becomes a ValueError of one line that names it.
-
-    Readers raise what they like at damaged files; none of it is a fault of the program. One inside
-    another adds nothing. `passed` are errors that may have another cause, such as a bad argument.
-
-    >>> with reading("losses.csv"):
-    ...     [][0]
-    Traceback (most recent call last):
-    ValueError: losses.csv cannot be read as one table of numbers: list index out of range
-    """
-    try:
-        yield
-    except (FileNotFoundError, ModuleNotFoundError, *passed):
-        raise
-    except Exception as error:
-        message = str(error)
-        if _UNREADABLE in message:
-            raise
-        if not message:
-            message = type(error).__name__
-        first = message.splitlines()[0][:200]
-        reason = f"{path} {_UNREADABLE}: {first}"
-        raise ValueError(reason) from error
-
-
-def _read_npy(file: Path) -> np.ndarray:
-    return np.load(file, allow_pickle=False)
-
-
 def _read_npz(file: Path) -> np.ndarray:
-    with np.load(file, allow_pickle=False) as archive:
-        if len(archive.files) != 1:
-            raise ValueError(f"it holds {archive.files}; allowed is one array")
-        return archive[archive.files[0]]
+    arrays = list(read_arrays(file).values())
+    if len(arrays) != 1:
+        raise ValueError(f"it holds {len(arrays)} arrays; allowed is one")
+    return arrays[0]
 
 
 def _read_csv(file: Path) -> np.ndarray:
@@ -115,7 +92,7 @@ def open_table(path: str | Path, chunk_rows: int | None = None) -> da.Array:
     must be one that all of them see. `chunk_rows` is the number of rows in a chunk (default: about
     32 MB; a parquet file keeps its own partitions, one row per input and one column per expert).
     Raises ValueError for another kind of file or a table that is not two-dimensional,
-    FileNotFoundError where there is none. Needs `pip install "expertbank[dask]"`.
+    FileNotFoundError where there is none. Needs `pip install -e '.[dask]'`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,47 +102,114 @@ def open_table(path: str | Path, chunk_rows: int | None = None) -> da.Array:
     (6, 3) (4, 2) 3.0
     """
     path = Path(path).absolute()
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if path.suffix not in READERS:
-        raise ValueError(
-            f"{path.name} has suffix {path.suffix!r}; allowed are .npy, .zarr and .parquet"
-        )
     if chunk_rows is not None:
         chunk_rows = as_count(chunk_rows, "chunk_rows")
-    with reading(path):
+    check_folder(path)
+    import dask.array  # noqa: F401 (who lacks it hears of that first)
+
+    with reading(path, AS_TABLE):
+        if path.suffix not in READERS:
+            raise ValueError(
+                f"{path} has suffix {path.suffix!r}; allowed are .npy, .zarr and .parquet"
+            )
         return READERS[path.suffix](path, chunk_rows)
 
 
 # numbers in one chunk of a .npy file: 32 MB in double precision
 NUMBERS_PER_CHUNK = 1 << 22
+# parts of a table that are still worth a task each
+MOST_CHUNKS = 100_000
 
 
 def _open_npy(path: Path, chunk_rows: int | None) -> da.Array:
-    import dask.array as da
-    from dask.delayed import delayed
-
-    table = np.load(path, mmap_mode="r", allow_pickle=False)
-    n_inputs, n_experts = _two_dimensions(path, table.shape)
-    if chunk_rows is None:
-        chunk_rows = max(1, NUMBERS_PER_CHUNK // n_experts)
-    read = delayed(_read_rows, pure=True)
-    chunks = []
-    for start in range(0, n_inputs, chunk_rows):
-        stop = min(start + chunk_rows, n_inputs)
-        rows = read(path, start, stop)
-        chunks.append(da.from_delayed(rows, (stop - start, n_experts), table.dtype))
-    return da.concatenate(chunks)
+    check_array(path)
+    return _in_chunks(path, np.load(path, mmap_mode="r", allow_pickle=False), chunk_rows)
 
 
 def _open_zarr(path: Path, chunk_rows: int | None) -> da.Array:
-    import dask.array as da
+    import zarr
 
-    table = da.from_zarr(path)
-    _two_dimensions(path, table.shape)
+    table = zarr.open_array(path, mode="r")
+    if table.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {table.dtype}; allowed are real numbers")
+    n_bytes = table.dtype.itemsize * math.prod(table.chunks)
+    held = check_folder(path)
+    check_memory(n_bytes, held)
+    codecs = [type(codec).__name__.removesuffix("Codec") for codec in table.compressors]
+    if table.shards is None and not table.filters and len(codecs) == 1:
+        _check_chunks(path, codecs[0], n_bytes)
     if chunk_rows is None:
         chunk_rows = table.chunks[0]
-    return table.rechunk((chunk_rows, -1))
+    check_memory(chunk_rows * math.prod(table.shape[1:]) * table.dtype.itemsize, held)
+    return _in_chunks(path, table, chunk_rows)
+
+
+def _check_chunks(path: Path, codec: str, n_bytes: int) -> None:
+    """Raise ValueError for a chunk of a zarr folder that says it is of another size: decoders take
+    memory for what it says, and blosc reads on behind the end of a file that was cut."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name == "zarr.json" or name.startswith(".z"):
+                continue
+            with open(Path(folder, name), "rb") as file:
+                head = file.read(18)
+                held = os.fstat(file.fileno()).st_size
+            says: dict[str, int | None] = {"Zstd": _content_of_zstd(head)}
+            says |= {"Blosc": _number(head, 4, 4), "LZ4": _number(head, 0, 4)}
+            of_file = _number(head, 12, 4) if codec == "Blosc" else held
+            found = says.get(codec)
+            if found not in (None, n_bytes) or of_file != held:
+                raise ValueError(f"chunk {name} is truncated or damaged; {n_bytes:,} bytes needed")
+
+
+def _number(head: bytes, start: int, width: int) -> int:
+    return int.from_bytes(head[start : start + width], "little")
+
+
+def _content_of_zstd(head: bytes) -> int | None:
+    """How many bytes a frame of zstd says that it holds (RFC 8878, 3.1.1.1); None where it does not
+    say."""
+    if len(head) < 5:
+        return 0
+    is_single = head[4] >> 5 & 1
+    width = (is_single, 2, 4, 8)[head[4] >> 6]
+    if not width:
+        return None
+    start = 6 - is_single + (0, 1, 2, 4)[head[4] & 3]
+    return _number(head, start, width) + (256 if width == 2 else 0)
+
+
+def _in_chunks(path: Path, table: Any, chunk_rows: int | None) -> da.Array:
+    """A table in an open file, in chunks of rows that each worker reads by itself."""
+    import dask.array as da
+
+    n_inputs, n_experts = _two_dimensions(path, table.shape)
+    if chunk_rows is None:
+        chunk_rows = max(1, NUMBERS_PER_CHUNK // n_experts)
+    if n_inputs > MOST_CHUNKS * chunk_rows:
+        raise ValueError(f"it has {n_inputs / chunk_rows:.3g} chunks; allowed are {MOST_CHUNKS:,}")
+    chunks = []
+    for start in range(0, n_inputs, chunk_rows):
+        shape = (min(chunk_rows, n_inputs - start), n_experts)
+        part = _delayed_part(path, _read_rows, shape, start)
+        chunks.append(da.from_delayed(part, shape, table.dtype))
+    return da.concatenate(chunks)
+
+
+def _delayed_part(path: Path, read: Callable, shape: tuple[int, int], *where: Any) -> Any:
+    """The rows that `read(path, *where)` will find, delayed."""
+    from dask.delayed import delayed
+
+    return delayed(_read_part, pure=True)(path, read, shape, *where)
+
+
+def _read_part(path: Path, read: Callable, shape: tuple[int, int], *where: Any) -> np.ndarray:
+    """Some rows of a file, in a worker; the file may have changed, or be damaged there alone."""
+    with reading(path, AS_TABLE):
+        rows = read(path, shape, *where)
+        if rows.shape != shape:
+            raise ValueError(f"its rows have shape {rows.shape}, {shape} was promised")
+        return rows
 
 
 def _open_parquet(path: Path, chunk_rows: int | None) -> da.Array:
@@ -173,26 +217,43 @@ def _open_parquet(path: Path, chunk_rows: int | None) -> da.Array:
     of the experts'."""
     import dask.array as da
     import pyarrow.parquet as parquet
-    from dask.delayed import delayed
 
     files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"{path.name} is a folder without .parquet files")
+        raise ValueError(f"{path} is a folder without .parquet files")
     schema = parquet.read_schema(files[0])
     names = _expert_columns(path, schema)
     dtype = np.result_type(*(schema.field(name).type.to_pandas_dtype() for name in names))
-    read = delayed(_read_row_group, pure=True)
     chunks = []
     for file in files:
         metadata = parquet.read_metadata(file)
+        check_row_groups(metadata, file.stat().st_size)
         for group in range(metadata.num_row_groups):
-            n_rows = metadata.row_group(group).num_rows
-            if n_rows:
-                rows = read(file, group, names, dtype)
-                chunks.append(da.from_delayed(rows, (n_rows, len(names)), dtype))
+            shape = (metadata.row_group(group).num_rows, len(names))
+            if shape[0]:
+                part = _delayed_part(file, _read_row_group, shape, group, names, dtype)
+                chunks.append(da.from_delayed(part, shape, dtype))
     if not chunks:
-        raise ValueError(f"{path.name} has no rows; at least one input is needed")
+        raise ValueError(f"{path} has no rows; at least one input is needed")
     return da.concatenate(chunks)
+
+
+def check_row_groups(metadata: Any, held: int) -> None:
+    """Raise ValueError where the groups of rows of a parquet file of `held` bytes cannot be: a
+    group is what a reader takes into memory.
+
+    >>> import io, pyarrow, pyarrow.parquet
+    >>> file = io.BytesIO()
+    >>> pyarrow.parquet.write_table(pyarrow.table({"a": [0.5]}), file)
+    >>> check_row_groups(pyarrow.parquet.read_metadata(file), held=len(file.getvalue()))
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        if min(group.num_rows, *(column.num_values for column in columns)) < 0:
+            raise ValueError(f"group {number} has {group.num_rows} rows; allowed is 0 and up")
+        sizes = [max(8 * c.num_values, c.total_uncompressed_size) for c in columns]
+        check_memory(max(8 * group.num_rows, sum(sizes)), held)
 
 
 def _expert_columns(path: Path, schema: Any) -> list[str]:
@@ -207,13 +268,15 @@ def _expert_columns(path: Path, schema: Any) -> list[str]:
         kind = schema.field(name).type
         numeric = (types.is_integer, types.is_floating, types.is_boolean)
         if not any(is_kind(kind) for is_kind in numeric):
-            raise ValueError(f"{path.name}: column {name} holds {kind}; allowed are numbers")
+            raise ValueError(f"{path}: column {name} holds {kind}; allowed are numbers")
     if not names:
-        raise ValueError(f"{path.name} has no columns of numbers; one for each expert is needed")
+        raise ValueError(f"{path} has no columns of numbers; one for each expert is needed")
     return names
 
 
-def _read_row_group(file: Path, group: int, names: list[str], dtype: np.dtype) -> np.ndarray:
+def _read_row_group(
+    file: Path, shape: tuple[int, int], group: int, names: list[str], dtype: np.dtype
+) -> np.ndarray:
     import pyarrow.parquet as parquet
 
     table = parquet.ParquetFile(file).read_row_group(group, columns=names)
@@ -233,16 +296,21 @@ READERS: dict[str, Callable[[Path, int | None], da.Array]] = {
 def _two_dimensions(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) != 2 or 0 in shape:
         raise ValueError(
-            f"{path.name} has shape {shape}; allowed is (N, R), inputs by experts, "
-            "at least one each"
+            f"{path} has shape {shape}; allowed is (N, R), inputs by experts, at least one each"
         )
     n_inputs, n_experts = shape
     return n_inputs, n_experts
 
 
-def _read_rows(path: Path, start: int, stop: int) -> np.ndarray:
+def _read_rows(path: Path, shape: tuple[int, int], start: int) -> np.ndarray:
+    if path.suffix == ".zarr":
+        import zarr
+
+        table: Any = zarr.open_array(path, mode="r")
+    else:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
     # a copy: a memory map would travel to other processes as the whole file
-    return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[start:stop])
+    return np.array(table[start : start + shape[0]])
 
 
 # --- equal rows, merged ---

@@ -354,7 +354,7 @@ def test_other_files_are_refused(tmp_path):
             **{name: archive[name] for name in archive.files if name != "0.pairs"},
         )
     for name in ("other", "torn", "pickled", "changed", "less"):
-        with pytest.raises(ValueError, match=rf"{name}.npz holds no router statistics"):
+        with pytest.raises(ValueError, match=rf"{name}.npz.* cannot be read"):
             load_statistics(tmp_path / f"{name}.npz")
 
 

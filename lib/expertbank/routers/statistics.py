@@ -12,12 +12,9 @@ from __future__ import annotations
 import json
 import operator
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from expertbank._checks import as_count, sum_tolerance
-from expertbank._files import write_atomically
+from expertbank._files import check_input, read_arrays, reading, write_atomically
 from expertbank.routers._batch import as_amounts, as_choices, as_integers, as_mask
 from expertbank.routers._kept import SEVERAL, Sequences, keep_lowest
 from expertbank.routers._sets import SetNumbering, number_of_sets
@@ -34,6 +31,7 @@ from expertbank.routers.measures import routing_counts
 FILE_FORMAT = "expertbank router statistics 2"
 OLD_FORMAT = "expertbank router statistics 1"  # random relabellings in place of sequences
 MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above, only pairs are
+MOST = 2**53  # of a count, above which double precision skips some
 KEPT = ("kept_ids", "kept_domains", "kept_slots")  # the fields of a layer that do not add up
 # the argument of `RouterStatistics` that makes room for a label; a sequence needs none
 ROOM_FOR = {"domain": "n_domains", "position": "n_positions", "token": "n_tokens"}
@@ -421,52 +419,35 @@ class RouterStatistics:
 
     def _layer(self, name: Layer) -> LayerStatistics:
         """The statistics of a layer, made where it is new."""
-        if isinstance(name, np.integer):
-            name = int(name)
-        if not isinstance(name, (int, str)) or isinstance(name, bool):
-            raise ValueError(f"layer is {name!r}; allowed is a number or a name")
+        name = _as_layer(name)
         if name not in self.layers:
-            self.layers[name] = self._empty_layer()
+            arrays = {
+                field: np.zeros(shape, _type_of(field)) for field, shape in self._shapes().items()
+            }
+            arrays["kept_ids"] -= 1
+            arrays["kept_domains"] -= 1
+            self.layers[name] = LayerStatistics(**arrays)
         return self.layers[name]
 
-    def _empty_layer(self) -> LayerStatistics:
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each field of a layer."""
         e = self.n_experts
         d = self.n_domains
         n_kept = self.n_kept if d else 0
-        n_sets = 0 if self.set_numbering is None else self.set_numbering.n_sets
-
-        def counts(*shape: int) -> np.ndarray:
-            return np.zeros(shape, np.int64)
-
-        def sums(*shape: int) -> np.ndarray:
-            return np.zeros(shape, float)
-
-        return LayerStatistics(
-            tokens=counts(),
-            sizes=counts(self.n_chosen + 1),
-            slots=counts(e),
-            pairs=counts(e, e),
-            sets=counts(n_sets),
-            weighted=counts(),
-            weight_sum=sums(),
-            weight_load=sums(e),
-            weight_entropy=sums(),
-            probable=counts(),
-            probability_sum=sums(e),
-            probability_entropy=sums(),
-            domains=counts(d, e),
-            positions=counts(self.n_positions, max(d, 1), e),
-            token_slots=counts(self.n_tokens, e),
-            sequences=counts(),
-            sequence_slots=counts(e),
-            sequence_cells=counts(),
-            sequence_entropy=sums(),
-            mixed_sequences=counts(),
-            known_slots=counts(),
-            kept_ids=np.full(n_kept, -1),
-            kept_domains=np.full(n_kept, -1),
-            kept_slots=np.zeros((n_kept, e), np.int32),
-        )
+        shapes: dict[str, tuple[int, ...]] = {field.name: () for field in fields(LayerStatistics)}
+        for name in ("slots", "weight_load", "probability_sum", "sequence_slots"):
+            shapes[name] = (e,)
+        return shapes | {
+            "sizes": (self.n_chosen + 1,),
+            "pairs": (e, e),
+            "sets": (0 if self.set_numbering is None else self.set_numbering.n_sets,),
+            "domains": (d, e),
+            "positions": (self.n_positions, max(d, 1), e),
+            "token_slots": (self.n_tokens, e),
+            "kept_ids": (n_kept,),
+            "kept_domains": (n_kept,),
+            "kept_slots": (n_kept, e),
+        }
 
     # --- adding and saving ---
 
@@ -505,7 +486,7 @@ class RouterStatistics:
         def write(file) -> None:
             np.savez_compressed(file, **arrays)
 
-        write_atomically(Path(path), write)
+        write_atomically(path, write)
 
 
 def merge_statistics(parts: Iterable[RouterStatistics]) -> RouterStatistics:
@@ -540,21 +521,15 @@ def load_statistics(path: str | os.PathLike[str]) -> RouterStatistics:
     >>> read.layers["first"].slots.tolist()
     [0, 2]
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; RouterStatistics.save writes such a file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _from_archive(archive)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} holds no router statistics ({error}); RouterStatistics.save writes them"
-        ) from error
+    check_input(path, "what RouterStatistics.save writes")
+    with reading(path, " as router statistics, which RouterStatistics.save writes"):
+        return _from_arrays(read_arrays(path))
 
 
-def _from_archive(archive) -> RouterStatistics:
-    """Statistics from an open npz, every array of the type and shape that the header promises."""
-    header = json.loads(str(archive["header"]))
+def _from_arrays(arrays: dict[str, np.ndarray]) -> RouterStatistics:
+    """Statistics from the arrays of an npz, each of the type and shape that the header promises:
+    no memory is taken on its word alone."""
+    header = json.loads(str(arrays["header"]))
     sizes = header["sizes"]
     is_old = header["format"] == OLD_FORMAT
     if is_old:
@@ -563,22 +538,59 @@ def _from_archive(archive) -> RouterStatistics:
     elif header["format"] != FILE_FORMAT:
         raise ValueError(f"its format is {header['format']!r}")
     statistics = RouterStatistics(**sizes)
-    for i, name in enumerate(header["layers"]):
-        layer = statistics._layer(name)
-        for field, array in vars(layer).items():
+    for i, name in enumerate(map(_as_layer, header["layers"])):
+        found = {}
+        for field, shape in statistics._shapes().items():
             if is_old and field in ("mixed_sequences", "known_slots", *KEPT):
+                found[field] = np.zeros(shape, _type_of(field))
                 continue
-            found = archive[f"{i}.{field}"]
-            if found.shape != array.shape or found.dtype != array.dtype:
-                raise ValueError(f"{field} is {found.dtype} of shape {found.shape}")
-            array[...] = found
+            array = arrays[f"{i}.{field}"]
+            if array.shape != shape or array.dtype != _type_of(field):
+                raise ValueError(f"{field} is {array.dtype} of shape {array.shape}, not {shape}")
+            found[field] = array
+        layer = LayerStatistics(**found)
         if is_old:
-            null = archive[f"{i}.null"]
+            null = arrays[f"{i}.null"]
             if null.shape[1:] != layer.domains.shape or null.dtype != np.int64:
                 raise ValueError(f"null is {null.dtype} of shape {null.shape}")
+            _check_counts("null", null)
             statistics.old_nulls[name] = null
             layer.add(mixed_sequences=-1, known_slots=null[:1].sum())
+        for field, array in found.items():
+            _check_counts(field, array)
+        statistics.layers[name] = layer
     return statistics
+
+
+def _check_counts(field: str, array: np.ndarray) -> None:
+    """Raise ValueError for what no counting gives: below 0, too many, NaN, or kept sequences that
+    are not in order."""
+    if field == "kept_ids":
+        ids = array[array >= 0]
+        if (np.diff(ids) <= 0).any() or (array[len(ids) :] != -1).any():
+            raise ValueError("kept_ids are not ascending with -1 behind them")
+        return
+    # what may lie below 0: by rounding, or as a mark
+    least = {"sequence_entropy": -MOST, "mixed_sequences": -MOST, "kept_domains": SEVERAL}
+    if not (array >= least.get(field, 0)).all() or not abs(array.sum(dtype=float)) < MOST:
+        raise ValueError(f"{field} holds what cannot be counted: below 0, NaN or above {MOST:.0e}")
+
+
+def _as_layer(name: Any) -> Layer:
+    """The name of a layer; ValueError for anything else."""
+    if isinstance(name, np.integer):
+        name = int(name)
+    if not isinstance(name, (int, str)) or isinstance(name, bool):
+        raise ValueError(f"layer is {name!r}; allowed is a number or a name")
+    return name
+
+
+def _type_of(field: str) -> type:
+    """Of the numbers in a field of a layer: counts, or sums of what is no count."""
+    if field == "kept_slots":
+        return np.int32
+    is_sum = field.startswith(("weight_", "probability_")) or field == "sequence_entropy"
+    return np.float64 if is_sum else np.int64
 
 
 # --- amounts of a batch ---

@@ -9,14 +9,12 @@ A bank is a folder with `manifest.json` and the files that it lists by size and 
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from expertbank._files import write_atomically
+from expertbank._files import read_arrays, reading, write_atomically
 from expertbank.shipped.manifest import check_file, check_free, data_folder, read_manifest, seal
 
 SPLITS = ("train", "test")
@@ -73,14 +71,9 @@ def load_bank(
     folder = bank_folder(name, root)
     manifest = read_manifest(folder)
     path = check_file(folder, manifest, "predictions.npz")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{path} is no readable npz archive ({error}); restore it from git"
-        ) from error
-    _check_arrays(path, arrays)
+    with reading(path):
+        arrays = read_arrays(path)
+        _check_arrays(path, arrays)
     return ExpertBank(folder.name, folder, manifest, arrays)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from expertbank._files import reading
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,7 +28,8 @@ def read_frame(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     # rows are chosen by equality: from pandas 3.1 on every number is the nearest float
-    return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+    with reading(path):
+        return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:

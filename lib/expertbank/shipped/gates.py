@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from expertbank._files import write_atomically
+from expertbank._files import read_arrays, reading, write_atomically
 from expertbank.gates import harden, judge_gate
 from expertbank.information import entropy
 from expertbank.rate_distortion import rate_distortion, routing
@@ -115,8 +115,9 @@ def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
     ('cnn', 1.92, 0.096)
     """
     place, manifest, (table, arrays) = open_sealed(folder, "gates", GATE_FILES)
-    with np.load(arrays, allow_pickle=False) as archive:
-        return GateSweep(place, manifest, read_frame(table), dict(archive.items()))
+    with reading(arrays):
+        content = read_arrays(arrays)
+    return GateSweep(place, manifest, read_frame(table), content)
 
 
 def save_gates(

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from expertbank._files import write_atomically
+from expertbank._files import check_input, one_line, reading, write_atomically
 
 REPOSITORY = Path(__file__).parents[3]
 MANIFEST = "manifest.json"
@@ -57,6 +57,8 @@ def check_free(folder: str | os.PathLike, holds: str) -> None:
 
     >>> check_free("a folder that nobody made", "a bank")
     """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise FileExistsError(f"{folder} is no folder; choose another place")
     if (Path(folder) / MANIFEST).exists():
         raise FileExistsError(
             f"{folder} already holds {holds}; choose another folder or move it away"
@@ -93,19 +95,23 @@ def read_manifest(
     25
     """
     path = Path(folder) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        listed = [manifest["files"][name] for name in needed]
-        listed += manifest["files"].values()
-        complete = all({"bytes", "sha256"} <= set(file) for file in listed)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a {kind} manifest ({error!r}); restore it from git"
-        ) from error
-    if not complete:
-        raise ValueError(
-            f"{path} is not a {kind} manifest (files without size or sha256); restore it from git"
-        )
+    check_input(path)
+    with reading(path):
+        try:
+            manifest = json.loads(path.read_text())
+            listed = [manifest["files"][name] for name in needed]
+            listed += manifest["files"].values()
+            complete = all({"bytes", "sha256"} <= set(file) for file in listed)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            found = one_line(repr(error), 80)
+            raise ValueError(
+                f"{path} is not a {kind} manifest ({found}); restore it from git"
+            ) from error
+        if not complete:
+            raise ValueError(
+                f"{path} is not a {kind} manifest (files without size or sha256); restore it from "
+                "git"
+            )
     return manifest
 
 
@@ -129,14 +135,16 @@ def check_file(folder: Path, manifest: dict, name: str) -> Path:
             f"{path} is missing, though the manifest lists it; restore it from git"
         )
     found = describe_file(path)
-    if found["bytes"] != listed["bytes"]:
-        raise ValueError(
-            f"{path} has {found['bytes']} bytes, the manifest says {listed['bytes']}: truncated?"
-        )
-    if found["sha256"] != listed["sha256"]:
-        raise ValueError(
-            f"{path} has sha256 {found['sha256']}, the manifest says {listed['sha256']}"
-        )
+    with reading(path):
+        if found["bytes"] != listed["bytes"]:
+            raise ValueError(
+                f"{path} has {found['bytes']} bytes, the manifest says {listed['bytes']}: "
+                "truncated?"
+            )
+        if found["sha256"] != listed["sha256"]:
+            raise ValueError(
+                f"{path} has sha256 {found['sha256']}, the manifest says {listed['sha256']}"
+            )
     return path
 
 

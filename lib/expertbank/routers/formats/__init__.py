@@ -23,10 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
+from expertbank._files import PathLike, check_input, check_memory, reading
 from expertbank.routers.formats._common import Arrays, Format, Piece, check_arrays
 from expertbank.routers.statistics import ROOM_FOR, Layer, RouterStatistics
-
-PathLike = str | os.PathLike[str]
 
 
 def discover_formats() -> dict[str, Format]:
@@ -151,8 +150,7 @@ def _as_paths(path: PathLike | Iterable[PathLike]) -> list[Path]:
 def _format_of(path: Path, name: str | None) -> Format:
     """The format of that name, or the one that recognises the file."""
     known = ", ".join(FORMATS)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, or is a folder; allowed is a file")
+    check_input(path)
     if name is not None:
         if name not in FORMATS:
             raise ValueError(f"format is {name!r}; allowed are {known}")
@@ -161,9 +159,10 @@ def _format_of(path: Path, name: str | None) -> Format:
     if not candidates:
         raise ValueError(f"{path} ends in {path.suffix!r}; give format, one of {known}")
     candidates.sort(key=lambda format: format.is_fallback)
-    for format in candidates:
-        if format.recognises(path):
-            return format
+    with reading(path):
+        for format in candidates:
+            if format.recognises(path):
+                return format
     raise ValueError(f"{path} is not recognised; give format, one of {known}")
 
 
@@ -173,10 +172,12 @@ def _format_of(path: Path, name: str | None) -> Format:
 def _pieces(path: Path, format: str | None, n_experts: int | None) -> Iterator[Piece]:
     """The pieces of a file after checks; their `n_experts` is what was given, or what the file
     says."""
-    for piece in _format_of(path, format).read(path):
-        known = piece.n_experts if n_experts is None else n_experts
-        check_arrays(f"{path}, layer {piece.layer}", piece.arrays, known)
-        yield Piece(piece.layer, piece.arrays, known)
+    read = _format_of(path, format).read
+    with reading(path):
+        for piece in read(path):
+            known = piece.n_experts if n_experts is None else n_experts
+            check_arrays(f"{path}, layer {piece.layer}", piece.arrays, known)
+            yield Piece(piece.layer, piece.arrays, known)
 
 
 def _count_file(
@@ -185,17 +186,18 @@ def _count_file(
     """Count what is in a file, by the labels that there is room for."""
     without_room = {name for name, room in ROOM_FOR.items() if not getattr(statistics, room)}
     for layer, arrays, _ in _pieces(path, format, statistics.n_experts):
-        if "load" in arrays:
-            statistics.add_load(layer, arrays["load"])
-            continue
-        if domain is not None:
+        if domain is not None and "load" not in arrays:
             n = len(next(iter(arrays.values())))
             arrays = {**arrays, "domain": np.full(n, domain)}
         counted = {key: array for key, array in arrays.items() if key not in without_room}
-        try:
-            statistics.update(layer, **counted)
-        except ValueError as error:
-            raise ValueError(f"{path}, layer {layer}: {error}") from None
+        with reading(f"{path}, layer {layer}"):
+            n_layers = len({*statistics.layers, layer})
+            cells = statistics.n_experts * (statistics.n_experts + statistics.n_domains)
+            check_memory(8 * cells * n_layers, path.stat().st_size)
+            if "load" in arrays:
+                statistics.add_load(layer, arrays["load"])
+            else:
+                statistics.update(layer, **counted)
 
 
 def _sum_of_saved(paths: list[Path], format: str | None, n_experts: int | None) -> RouterStatistics:

@@ -8,10 +8,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from expertbank._files import read_array, read_arrays
 from expertbank.routers.statistics import Layer, RouterStatistics
 
 OF_EXPERTS = ("chosen", "weights", "probabilities")  # (tokens, k) or (tokens, E)
@@ -20,7 +21,6 @@ COLUMNS = (*OF_EXPERTS, *LABELS, "layer")
 KEYS = (*COLUMNS, "n_experts")
 OF_NPY = "routed_experts"  # what the one array of an npy file is called, after vLLM, who writes it
 BATCH = 65_536  # tokens that are looked at together: what bounds the memory
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
 Arrays = dict[str, np.ndarray]
 
@@ -63,43 +63,30 @@ class Format:
 # --- npy and npz ---
 
 
-def open_npz(path: Path) -> Any:
-    """An open archive of arrays, or the one array of an npy file; objects, which are pickles, are
-    not loaded."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path} is no readable npz archive ({error}): truncated? Write it again"
-        ) from None
-
-
 def names_in(path: Path) -> set[str]:
     """Names of the arrays in an npz file; an npy file has none."""
-    archive = open_npz(path)
-    if isinstance(archive, np.ndarray):
+    if not zipfile.is_zipfile(path):
         return set()
-    with archive:
-        return set(archive.files)
+    with zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def arrays_of(path: Path) -> Arrays:
     """All arrays of an npz file, or the one of an npy file under `OF_NPY`; object arrays are
     refused."""
-    archive = open_npz(path)
-    if isinstance(archive, np.ndarray):
-        return {OF_NPY: archive}
-    arrays = {}
-    with archive:
-        for key in archive.files:
-            try:
-                arrays[key] = archive[key]
-            except DAMAGED as error:
-                fix = "truncated? Write it again"
-                if "allow_pickle" in str(error):
-                    fix = "objects are pickles, which may run code; write plain arrays"
-                raise ValueError(f"{path}: {key} cannot be read ({error}); {fix}") from None
-    return arrays
+    if zipfile.is_zipfile(path):
+        return read_arrays(path)
+    return {OF_NPY: read_array(path)}
+
+
+def take_number(arrays: Arrays, key: str) -> int | None:
+    """The one integer under a key, taken out; None where there is none."""
+    if key not in arrays:
+        return None
+    array = arrays.pop(key)
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"{key} is {array.dtype} of shape {array.shape}; allowed is one integer")
+    return int(array.item())
 
 
 # --- pieces ---

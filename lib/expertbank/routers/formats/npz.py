@@ -16,6 +16,7 @@ from expertbank.routers.formats._common import (
     arrays_of,
     names_in,
     split_by_layer,
+    take_number,
 )
 
 
@@ -36,7 +37,7 @@ def read_npz(path: Path) -> Iterator[Piece]:
         raise ValueError(
             f"{path} has keys {unknown}; allowed are {', '.join(KEYS)}, or format='vllm'"
         )
-    n_experts = int(arrays.pop("n_experts")) if "n_experts" in arrays else None
+    n_experts = take_number(arrays, "n_experts")
     layers = arrays.pop("layer", None)
     of_experts = [key for key in OF_EXPERTS if key in arrays]
     if not {"chosen", "probabilities"} & set(of_experts):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from expertbank._files import check_memory
 from expertbank.routers.formats import _common
 from expertbank.routers.formats._common import (
     COLUMNS,
-    DAMAGED,
     OF_EXPERTS,
     Arrays,
     Format,
@@ -19,6 +19,7 @@ from expertbank.routers.formats._common import (
     split_by_layer,
 )
 from expertbank.routers.statistics import Layer
+from expertbank.tables import check_row_groups
 
 
 def read_parquet(path: Path) -> Iterator[Piece]:
@@ -57,11 +58,9 @@ def _open_parquet(path: Path) -> Any:
     """The open file, with columns that are known."""
     import pyarrow.parquet
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-    except DAMAGED as error:
-        raise ValueError(f"{path} is no readable parquet: {error}") from None
+    file = pyarrow.parquet.ParquetFile(path)
+    check_row_groups(file.metadata, path.stat().st_size)
+    names = file.schema_arrow.names
     unknown = sorted(set(names) - set(COLUMNS))
     if unknown:
         raise ValueError(f"{path} has columns {unknown}; allowed are {', '.join(COLUMNS)}")
@@ -90,11 +89,8 @@ def _check_order(path: Path, piece: Piece, last: dict[Layer, int]) -> None:
 
 def _batches(path: Path, file: Any) -> Iterator[Arrays]:
     """Columns of `BATCH` rows as arrays."""
-    try:
-        for batch in file.iter_batches(batch_size=_common.BATCH):
-            yield {name: _column(path, name, batch.column(name)) for name in batch.schema.names}
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} is no readable parquet: {error}") from None
+    for batch in file.iter_batches(batch_size=_common.BATCH):
+        yield {name: _column(path, name, batch.column(name)) for name in batch.schema.names}
 
 
 def _column(path: Path, name: str, column: Any) -> np.ndarray:
@@ -123,6 +119,7 @@ def _column(path: Path, name: str, column: Any) -> np.ndarray:
             f"{path}: probabilities has lists of {lengths.min()} to {width}; allowed is one number "
             "an expert"
         )
+    check_memory(8 * len(lengths) * width, path.stat().st_size)
     fill = -1 if name == "chosen" else 0
     rows = np.full((len(lengths), width), fill, values.dtype)
     rows[np.arange(width) < lengths[:, None]] = values

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from expertbank._files import check_members
 from expertbank.routers.formats._common import (
-    KEYS,
     Arrays,
     Format,
     Piece,
@@ -42,7 +42,9 @@ def read_sglang(path: Path) -> Iterator[Piece]:
     """
     content = _load_tensors(path)
     if not isinstance(content, dict) or not {"logical_count", "records"} & set(content):
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = type(content).__name__
+        if isinstance(content, dict):
+            found = sorted(key for key in content if isinstance(key, str))
         raise ValueError(
             f"{path} holds {found}; allowed is a dump of SGLang's recorder, with logical_count or "
             "records"
@@ -55,6 +57,11 @@ def read_sglang(path: Path) -> Iterator[Piece]:
     logical = content.get(MAP_KEY)
     if logical is not None:
         logical = _integers(path, MAP_KEY, logical, 2)
+        if not logical.size or logical.min() < 0 or logical.max() >= logical.shape[1]:
+            raise ValueError(
+                f"{path}: {MAP_KEY} of shape {logical.shape} must name an expert below "
+                f"{logical.shape[1]} in each place"
+            )
     is_list = isinstance(records, list) and all(isinstance(record, dict) for record in records)
     if not is_list or not records:
         raise ValueError(
@@ -149,7 +156,7 @@ def _logical_ids(path: Path, ids: np.ndarray, logical: np.ndarray | None, layer:
     """Ids of logical experts for those of physical ones; -1 stays."""
     if logical is None:
         return ids
-    if layer >= len(logical) or ids.max() >= logical.shape[1]:
+    if layer >= len(logical) or ids.max() >= logical.shape[1] or ids.min() < -1:
         raise ValueError(
             f"{path}: layer {layer} has expert {ids.max()}, the map has shape {logical.shape}; "
             "they are of two models"
@@ -161,12 +168,17 @@ def _logical_ids(path: Path, ids: np.ndarray, logical: np.ndarray | None, layer:
 
 
 def _integers(path: Path, key: str, value: Any, n_axes: int) -> np.ndarray:
-    """A tensor or a list as an array of integers; None, for a missing key, is refused too."""
-    if value is None:
-        value = np.nan
-    if hasattr(value, "numpy"):
-        value = value.numpy()
-    array = np.asarray(value)
+    """A tensor or a flat list as an array of integers; None, for a missing key, is refused too."""
+    if hasattr(value, "untyped_storage"):
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {key} repeats its numbers; allowed is one of each")
+        array = value.numpy()
+    elif isinstance(value, list) and all(isinstance(number, int) for number in value):
+        array = np.asarray(value)
+    else:
+        raise ValueError(
+            f"{path}: {key} is a {type(value).__name__}; allowed are integers of {n_axes} axes"
+        )
     if array.dtype.kind in "iu" and array.ndim == n_axes:
         return array
     if array.shape == (0,):  # an empty list has no type of its own
@@ -177,6 +189,10 @@ def _integers(path: Path, key: str, value: Any, n_axes: int) -> np.ndarray:
     )
 
 
+# what to do with a file that is not loaded because it could run code
+INSTEAD = "where you trust it, load it on the machine that made it and np.savez its arrays"
+
+
 def _load_tensors(path: Path) -> Any:
     """A file of torch.save, by the restricted unpickler: it makes tensors and plain containers and
     runs nothing."""
@@ -184,23 +200,20 @@ def _load_tensors(path: Path) -> Any:
         import torch
     except ImportError:
         raise ValueError(
-            f"{path} needs torch to be read: pip install 'expertbank[gpu]', or convert it to npz"
+            f"{path} needs torch to be read: `pip install -e '.[gpu]'`, or convert it to npz"
         ) from None
-    is_archive = zipfile.is_zipfile(path)
+    if not zipfile.is_zipfile(path):  # the pickles of torch before 1.6 ask for memory as they like
+        raise ValueError(f"{path} is refused: truncated, or of no torch since 1.6; {INSTEAD}")
+    check_members(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # which kinds there are is torch's own affair
         if type(error).__name__ != "UnpicklingError":
-            raise ValueError(
-                f"{path} is no readable file of torch.save ({type(error).__name__}): truncated?"
-            ) from None
-        wanted = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`?", str(error))
+            raise
+        wanted = re.search(r"(?:GLOBAL|global|class) `?([\w.]{1,60})", str(error))
         asked = f"asks for {wanted[1]}" if wanted else "is damaged or asks for more than data"
         raise ValueError(
-            f"{path} is refused: its pickle {asked}, and loading that could run code. Allowed are "
-            "tensors, numbers, text, lists and dicts. Where you trust its origin, convert it on "
-            "the machine that made it: load it there and np.savez the arrays under "
-            f"{', '.join(KEYS[:2])}, domain, sequence, ..."
+            f"{path} is refused: its pickle {asked}, and that could run code; {INSTEAD}"
         ) from None
 
 

@@ -14,6 +14,7 @@ from expertbank.routers.formats._common import (
     arrays_of,
     first_sequence_id,
     groups_of_tokens,
+    take_number,
 )
 
 
@@ -33,7 +34,7 @@ def read_vllm(path: Path) -> Iterator[Piece]:
     [(1, [[1, 2], [2, 3]])]
     """
     arrays = arrays_of(path)
-    n_experts = int(arrays.pop("n_experts")) if "n_experts" in arrays else None
+    n_experts = take_number(arrays, "n_experts")
     domain = arrays.pop("domain", None)
     requests = _requests(path, arrays)
     if domain is not None and domain.shape != (len(requests),):
