@@ -18,7 +18,7 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 FACES = {"__init__", "routers", "shipped", "training", "book"}
 # a module imports only from layers before its own; folder.* are modules that need no name here
 LAYERS = [
-    {"_checks", "_files"},
+    {"_checks", "_files", "_texts"},
     {"information", "tables"},
     {"learners", "channels", "solver"},
     {"bounds", "theorem1", "privacy", "links", "common_information", "distortions"},
@@ -250,8 +250,10 @@ def code_lines(path):
 
 # code lines a wing may have: a promise to the reader. Take something out before raising one.
 # The core has what an audit asked for on top: common information, blocklength brackets, two rungs.
+# It also checks sizes before memory is taken, ends a search that would be endless, and keeps every
+# number finite; the routers check sizes too.
 # The book has the prepared frames of its explorers, which vector drawings will make unnecessary.
-CAPS = {"core": 3150, "shipped": 500, "routers": 2800, "training": 1300, "book": 2400, "cli": 350}
+CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1300, "book": 2400, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

@@ -22,6 +22,13 @@ ABOVE_0 = float(np.nextafter(0.0, 1.0))
 BELOW_1 = float(np.nextafter(1.0, 0.0))
 BELOW_INF = float(np.finfo(float).max)
 
+# losses may be as large: their sums stay finite
+LARGEST = 1e300
+# counts in a formula: floats hold every integer up to it
+LARGEST_COUNT = 10**15
+# of numbers that one call may hold at once: a gigabyte
+MOST_NUMBERS = 2**27
+
 
 # --- tables and risks ---
 
@@ -29,7 +36,8 @@ BELOW_INF = float(np.finfo(float).max)
 def as_losses(losses: ArrayLike, name: str = "losses") -> np.ndarray:
     """A finite, non-empty (N, R) table as an array; integer tables keep their small dtype.
 
-    Raises ValueError for another shape, and for entries that are not real numbers or not finite.
+    Raises ValueError for another shape, and for entries that are not real numbers, not finite or
+    above `LARGEST` in size.
 
     >>> as_losses([0, 1])
     Traceback (most recent call last):
@@ -42,11 +50,11 @@ def as_losses(losses: ArrayLike, name: str = "losses") -> np.ndarray:
         raise ValueError(
             f"{name} has shape {table.shape}; at least one input and one expert are needed"
         )
-    return _as_finite(table, name)
+    return _as_moderate(_as_finite(table, name), name)
 
 
 def as_risks(risks: ArrayLike, name: str = "risks") -> np.ndarray:
-    """A finite (..., R) array of floats with R >= 1; ValueError for anything else.
+    """A finite (..., R) array of floats up to `LARGEST` in size, R >= 1; else ValueError.
 
     >>> as_risks([0.25, float("nan")])
     Traceback (most recent call last):
@@ -55,7 +63,7 @@ def as_risks(risks: ArrayLike, name: str = "risks") -> np.ndarray:
     array = as_array(risks, name)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"{name} has shape {array.shape}; allowed is (..., R) with R >= 1")
-    return _as_finite(array, name).astype(float, copy=False)
+    return _as_moderate(_as_finite(array, name).astype(float, copy=False), name)
 
 
 # --- distributions ---
@@ -117,7 +125,8 @@ def as_gate(gate: ArrayLike, name: str = "gate") -> np.ndarray:
 def as_weights(weights: ArrayLike | None, n: int, name: str = "weights") -> np.ndarray:
     """Non-negative weights (n,) of n inputs, scaled to sum to 1; None means uniform.
 
-    Raises ValueError for another shape, for a negative weight, and where all of them are 0.
+    One that is 1e308 times smaller than the largest counts as 0: as a float it would have lost its
+    digits. Raises ValueError for another shape, for a negative weight, and where all of them are 0.
 
     >>> as_weights([1, 3], 2).tolist()
     [0.25, 0.75]
@@ -131,7 +140,8 @@ def as_weights(weights: ArrayLike | None, n: int, name: str = "weights") -> np.n
     if largest <= 0:
         raise ValueError(f"{name} sum to 0; at least one weight must be positive")
     array = array / largest  # so that the sum cannot overflow
-    return array / array.sum()
+    array = array / array.sum()
+    return np.where(array < np.finfo(float).tiny, 0.0, array)
 
 
 # --- numbers ---
@@ -175,16 +185,35 @@ def as_number(
     return float(array)
 
 
-def as_count(value: Any, name: str, at_least: int = 1) -> int:
-    """An integer of at least `at_least`; ValueError for anything else, True and 2.0 included.
+def as_count(value: Any, name: str, at_least: int = 1, at_most: int = LARGEST_COUNT) -> int:
+    """An integer from `at_least` to `at_most`; ValueError for anything else, True and 2.0 included.
 
     >>> as_count(0, "n_datasets")
     Traceback (most recent call last):
     ValueError: n_datasets is 0; allowed is an integer of at least 1
+    >>> as_count(10**10, "k", at_most=1000)
+    Traceback (most recent call last):
+    ValueError: k is 10000000000; allowed is an integer of at most 1,000
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
         raise ValueError(f"{name} is {value!r}; allowed is an integer of at least {at_least}")
+    if value > at_most:
+        n_bits = int(value).bit_length()
+        shown = f"{value}" if n_bits <= 64 else f"about 2^{n_bits}"
+        raise ValueError(f"{name} is {shown}; allowed is an integer of at most {at_most:,}")
     return int(value)
+
+
+def check_size(numbers: float, what: str, most: int = MOST_NUMBERS) -> None:
+    """ValueError where one call would hold more than `most` numbers; `what` says of what.
+
+    >>> check_size(25 * 10**10, "10000000000 datasets of 25 experts")
+    Traceback (most recent call last):
+    ValueError: 10000000000 datasets of 25 experts are too many to hold at once; allowed are \
+134,217,728 numbers
+    """
+    if numbers > most:
+        raise ValueError(f"{what} are too many to hold at once; allowed are {most:,} numbers")
 
 
 # --- what the checks above share ---
@@ -246,6 +275,21 @@ def _as_finite(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} holds {array[bad]} at {bad}; all entries must be finite")
+    return array
+
+
+def _as_moderate(array: np.ndarray, name: str) -> np.ndarray:
+    """A finite array whose entries are at most `LARGEST` in size."""
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    low = float(array.min())
+    high = float(array.max())
+    if max(-low, high) > LARGEST * (1 + 1e-9):  # a mean of the largest may be rounded up
+        worst = high if high > -low else low
+        raise ValueError(
+            f"{name} holds {worst:.3g}; allowed are numbers up to {LARGEST:g} in size, whose sums "
+            "are finite: scale them"
+        )
     return array
 
 

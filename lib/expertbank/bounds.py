@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from expertbank._checks import (
+    ABOVE_0,
     FloatOrArray,
     as_count,
     as_distribution,
     as_gate,
     as_interval,
     as_losses,
+    as_number,
     as_risks,
     as_weights,
 )
@@ -29,11 +31,13 @@ from expertbank.information import (
     ULPS,
     binary_divergence,
     bracketed_root,
-    divergence_terms,
+    divergences_from_mixture,
     largest_drop,
     largest_rise,
     mutual_information,
 )
+
+LARGEST_SIGMA = 1e150  # times the root of any number of nats it is finite
 
 # --- bounds by the number of candidates and by I(S;W) ---
 
@@ -66,8 +70,8 @@ def xu_raginsky_bound(information: ArrayLike, sample_size: int, sigma: float = 0
     [0.0793, 0.014, 0.0]
     """
     nats = _nonnegative(information, "information")
-    sigma = _positive(sigma, "sigma")
-    return sigma * np.sqrt(2 * nats / as_count(sample_size, "sample_size"))
+    sigma = as_number(sigma, "sigma", ABOVE_0, LARGEST_SIGMA, "a number > 0 and up to 1e150")
+    return sigma * np.sqrt(2 / as_count(sample_size, "sample_size")) * np.sqrt(nats)
 
 
 def theorem2_bound(
@@ -227,9 +231,8 @@ def disintegrated_kl_bound(
     >>> round(disintegrated_kl_bound([[0.6, 0.4], [0.4, 0.6]], losses=[[0, 1], [1, 0]]), 4)
     0.1
     """
-    conditionals, weights, divergences = _divergences(conditionals, weights)
+    marginal, weights, divergences = _divergences(conditionals, weights)
     mistakes = np.asarray(as_interval(as_losses(losses), "losses", 0, 1))
-    marginal = weights @ conditionals
     wrong = mistakes @ marginal
     right = (1 - mistakes) @ marginal  # 0 where W must err, which 1 - wrong need not be
     drops = largest_drop(wrong / (wrong + right), right / (wrong + right), divergences)
@@ -245,8 +248,7 @@ def total_variation_bound(conditionals: ArrayLike, weights: ArrayLike | None = N
     0.1
     """
     conditionals = as_gate(conditionals, "conditionals")
-    weights = as_weights(weights, len(conditionals))
-    marginal = weights @ conditionals
+    marginal, weights, _ = _divergences(conditionals, weights)
     return float(weights @ np.abs(conditionals - marginal).sum(axis=1)) / 2
 
 
@@ -263,7 +265,7 @@ def conditional_mi_bound(conditional_information: ArrayLike, sample_size: int) -
     0.028
     """
     nats = _nonnegative(conditional_information, "conditional_information")
-    return np.sqrt(2 * nats / as_count(sample_size, "sample_size"))
+    return np.sqrt(2 / as_count(sample_size, "sample_size")) * np.sqrt(nats)
 
 
 def evaluated_cmi_bound(evaluated_information: ArrayLike, sample_size: int) -> FloatOrArray:
@@ -293,7 +295,7 @@ def loss_difference_bound(
     """
     conditionals = as_gate(conditionals, "conditionals")
     weights = as_weights(weights, len(conditionals))
-    losses = as_losses(losses).astype(float)
+    losses = np.asarray(as_interval(as_losses(losses), "losses", 0, 1))
     risks = weights @ losses
     ghost_only = float(weights @ (conditionals * (1 - losses) * risks).sum(axis=1))
     training_only = float(weights @ (conditionals * losses * (1 - risks)).sum(axis=1))
@@ -311,10 +313,9 @@ def _two_sided_proxy(risks: np.ndarray) -> np.ndarray:
     """The least v with log E exp(s (loss - p)) <= v s^2 / 2 for all real s: Kearns & Saul."""
     rarer = np.minimum(risks, 1 - risks)
     imbalance = 1 - 2 * rarer
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_odds = np.log1p(imbalance / rarer)
-        proxies = imbalance / (2 * log_odds)
-    return np.where(imbalance > 0, proxies, 0.25)
+    log_odds = np.log1p(imbalance / np.maximum(rarer, TINY))
+    proxies = imbalance / np.maximum(2 * log_odds, TINY)
+    return np.select([rarer == 0, imbalance > 0], [0.0, proxies], 0.25)
 
 
 def _lower_tail_proxy(risks: np.ndarray) -> np.ndarray:
@@ -327,7 +328,9 @@ def _variance_proxy_bound(proxy_of, information, sample_size, risks, marginal) -
     nats = _nonnegative(information, "information")
     risks = as_interval(as_risks(risks), "risks", 0, 1)
     proxy = as_distribution(marginal, "marginal") @ proxy_of(risks)
-    return np.sqrt(2 * proxy * nats / as_count(sample_size, "sample_size"))
+    scale = np.sqrt(2 * proxy / as_count(sample_size, "sample_size"))
+    # nobody whose loss varies not at all overfits, whatever is known of the sample
+    return scale * np.sqrt(nats) if scale > 0 else np.zeros_like(nats)[()]
 
 
 # --- the inverse of the binary divergence ---
@@ -350,20 +353,12 @@ def binary_kl_inverse(q: ArrayLike, budget: ArrayLike) -> FloatOrArray:
 
 
 def _divergences(conditionals, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The checked conditionals (U, R) and weights (U,), and KL(P(W|Z = u) || P(W)), (U,)."""
+    """P(W) (R,) under the checked weights (U,), and KL(P(W|Z = u) || P(W)), (U,)."""
     conditionals = as_gate(conditionals, "conditionals")
     weights = as_weights(weights, len(conditionals))
-    marginal = weights @ conditionals
-    divergences = divergence_terms(conditionals, marginal, marginal - conditionals).sum(axis=1)
-    return conditionals, weights, divergences
+    marginal, divergences = divergences_from_mixture(conditionals, weights)
+    return marginal, weights, divergences
 
 
 def _nonnegative(value: ArrayLike, name: str) -> FloatOrArray:
     return as_interval(value, name, 0, np.inf, allowed="a number >= 0")
-
-
-def _positive(value: float, name: str) -> float:
-    number = _nonnegative(value, name)
-    if not np.all(number > 0):
-        raise ValueError(f"{name} is {value}; allowed is a number > 0")
-    return number

@@ -24,6 +24,9 @@ from expertbank.information import (
     largest_drop,
 )
 
+MOST_LETTERS = 10_000  # of a channel that is written down
+MOST_USES = 10**9  # of a short word, whose numbers of flips are gone through one by one
+
 # --- what a link carries ---
 
 
@@ -61,7 +64,7 @@ def symmetric_channel(k: int, error: float) -> np.ndarray:
     >>> symmetric_channel(3, 0.5).tolist()
     [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]
     """
-    k = as_count(k, "k", at_least=2)
+    k = as_count(k, "k", at_least=2, at_most=MOST_LETTERS)
     error = as_number(error, "error", 0, 1)
     return np.where(np.eye(k, dtype=bool), 1 - error, error / (k - 1))
 
@@ -101,7 +104,7 @@ def erasure_channel(k: int, erased: float) -> np.ndarray:
     >>> erasure_channel(2, 0.25).tolist()
     [[0.75, 0.0, 0.25], [0.0, 0.75, 0.25]]
     """
-    k = as_count(k, "k")
+    k = as_count(k, "k", at_most=MOST_LETTERS)
     erased = as_number(erased, "erased", 0, 1)
     return np.hstack([(1 - erased) * np.eye(k), np.full((k, 1), erased)])
 
@@ -330,7 +333,7 @@ def _union_error(flips: _Flips, nats: FloatOrArray) -> FloatOrArray:
 
 
 def _short_word(n_uses: int, crossover: float, block_error: float) -> tuple[int, float, float]:
-    n = as_count(n_uses, "n_uses")
+    n = as_count(n_uses, "n_uses", at_most=MOST_USES)
     p = as_number(crossover, "crossover", 0, 0.5)
     error = as_number(block_error, "block_error", ABOVE_0, BELOW_1, allowed="(0, 1)")
     return n, p, error
@@ -348,9 +351,11 @@ def symmetric_dispersion(k: int, error: ArrayLike) -> FloatOrArray:
     k = as_count(k, "k", at_least=2)
     p = as_interval(error, "error", 0, 1)
     inside = np.clip(p, 1e-300, 1 - 1e-16)
-    odds = (1 - inside) * (k - 1) / inside
-    above_1 = k * _below_guessing(k, p) / inside  # odds - 1, to all digits
-    log_odds = np.where(np.abs(above_1) < 0.5, np.log1p(np.maximum(above_1, -0.5)), np.log(odds))
+    with np.errstate(over="ignore"):
+        above_1 = k * _below_guessing(k, p) / inside  # odds - 1, to all digits
+    near = np.log1p(np.clip(above_1, -0.5, 0.5))
+    far = np.log1p(-inside) + np.log(k - 1) - np.log(inside)
+    log_odds = np.where(np.abs(above_1) < 0.5, near, far)
     return np.where((p > 0) & (p < 1), p * (1 - p) * log_odds**2, 0.0)[()]
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import inspect
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 
 from expertbank._checks import as_losses
 from expertbank._files import check_outputs, one_line, printable, write_atomically
+from expertbank._texts import docstring
 from expertbank.book.claims import Evidence, bank_summary, headline, reproduce
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
@@ -30,13 +30,12 @@ from expertbank.ladder import BoundLadder, LadderExperiment
 from expertbank.learners import Selection, simulate
 from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
 from expertbank.shipped.bank import load_bank
-from expertbank.shipped.manifest import REPOSITORY
 from expertbank.tables import open_table, read_table, table_of
 
 DESCRIPTION = """\
 `expertbank`: the library from the command line, for the papers' bank and for a practitioner's own
 files."""
-# what `train` makes, and where in data/ it belongs
+# what `train` makes, and where in build/ it goes where nobody says
 FOLDERS = {
     "mnist": "banks/mnist",
     "specialists": "banks/specialists",
@@ -106,9 +105,7 @@ def _command(
     commands, name: str, run: Callable[[argparse.Namespace], None], **fillings: str
 ) -> Callable:
     """Add the command `name`, and return what adds an option to it; `fillings` go into its help."""
-    text = inspect.getdoc(run)
-    if text is None:  # python -OO drops docstrings
-        text = ""
+    text = docstring(run)
     for place, filling in fillings.items():
         text = text.replace(f"{{{place}}}", filling)
     summary, _, more = text.partition("\n\n")
@@ -129,7 +126,7 @@ def _command(
 def _add_train(commands) -> None:
     option = _command(commands, "train", _train)
     option("bank", choices=list(FOLDERS))
-    option("--out", help="folder of the new bank or family; default data/banks/<bank>")
+    option("--out", help="a new folder; default build/banks/<bank>, build/gates or build/testbed")
     option("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
     subset = "training images per expert, 10,000 in the papers"
     option("--subset", type=int, dest="subset_size", help=subset)
@@ -160,7 +157,7 @@ def _train(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{what} has recipes of its own; {sorted(recipe)} is for a single bank alone"
         )
-    folder = options.out if options.out else REPOSITORY / "data" / FOLDERS[what]
+    folder = options.out if options.out else Path("build", FOLDERS[what])
     how = {"download": options.download, "n_jobs": options.jobs}
     if what == "family":
         train_family(folder, **how)

@@ -16,8 +16,9 @@ from expertbank._checks import (
     as_gate,
     as_losses,
     as_number,
+    check_size,
 )
-from expertbank.information import algorithmic_information
+from expertbank.information import algorithmic_information, mean_error
 from expertbank.rate_distortion import RateDistortionCurve, rate_distortion_curve, routing
 
 # --- one gate ---
@@ -34,7 +35,7 @@ class Judgement:
     loss: float
     """expected loss"""
     loss_error: float
-    """its standard error"""
+    """its standard error; infinite for one input"""
     load: np.ndarray
     """share of the inputs that each expert serves, (R,)"""
 
@@ -60,14 +61,11 @@ def judge_gate(gate: ArrayLike, losses: ArrayLike) -> Judgement:
     found = algorithmic_information(gate)
     low, high = found.interval
     paid = (gate * losses).sum(axis=1)
-    loss_error = np.inf
-    if len(paid) > 1:
-        loss_error = float(paid.std(ddof=1) / np.sqrt(len(paid)))
     return Judgement(
         rate=found.information,
         rate_interval=(max(0.0, low), max(0.0, high)),
         loss=float(paid.mean()),
-        loss_error=loss_error,
+        loss_error=mean_error(paid),
         load=gate.mean(axis=0),
     )
 
@@ -329,6 +327,7 @@ def minibatch_rate(
     rng = np.random.default_rng(rng)
     batch_size = as_count(batch_size, "batch_size")
     n_batches = as_count(n_batches, "n_batches", 2)
+    check_size(batch_size * gate.shape[1] + n_batches, f"{n_batches} batches of {batch_size} rows")
     if marginal is not None:
         marginal = as_distribution(marginal, "marginal")
         if marginal.shape != gate.shape[1:]:
@@ -336,9 +335,11 @@ def minibatch_rate(
                 f"marginal has shape {marginal.shape}; "
                 f"allowed is ({gate.shape[1]},), as the gate has experts"
             )
+        if gate[:, marginal == 0].any():
+            raise ValueError("marginal is 0 for an expert that the gate uses; it must not be")
     found = np.empty(n_batches)
     for batch in range(n_batches):
         rows = gate[rng.integers(len(gate), size=batch_size)]
         compared = rows.mean(axis=0) if marginal is None else marginal
         found[batch] = scipy.special.rel_entr(rows, compared).sum(axis=1).mean()
-    return MinibatchRate(float(found.mean()), float(found.std(ddof=1) / np.sqrt(n_batches)))
+    return MinibatchRate(float(found.mean()), mean_error(found))

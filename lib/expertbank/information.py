@@ -3,6 +3,7 @@ datasets, with what is known of the error of their estimates. Everything in nats
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from expertbank._checks import (
     as_interval,
     as_number,
     as_weights,
+    check_size,
 )
 
 # at most this many dataset indices are drawn at once by `bootstrap_interval`
@@ -170,7 +172,8 @@ def divergence_terms(x: FloatOrArray, y: FloatOrArray, step: FloatOrArray) -> Fl
     """x log(x/y) - x + y elementwise for y = x + step, all >= 0: a divergence in terms that never
     cancel.
 
-    Summed over the outcomes of two distributions they are KL(x || y).
+    Summed over the outcomes of two distributions they are KL(x || y), which no rounding takes below
+    0.
 
     >>> p, q = np.array([0.5, 0.5]), np.array([0.75, 0.25])
     >>> round(float(divergence_terms(p, q, q - p).sum()), 6), round(float(kl_divergence(p, q)), 6)
@@ -182,7 +185,56 @@ def divergence_terms(x: FloatOrArray, y: FloatOrArray, step: FloatOrArray) -> Fl
     square = np.where(small, z * z, 0)
     series = 1 / 3 + square * (1 / 5 + square * (1 / 7 + square * (1 / 9 + square * (1 / 11))))
     near = step * z * (1 - (1 - z) * z * series)
-    return np.where(small, near, scipy.special.rel_entr(x, y) + step)
+    return np.maximum(np.where(small, near, scipy.special.rel_entr(x, y) + step), 0.0)
+
+
+def divergences_from_mixture(
+    rows: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mixture (R,) of distributions (N, R) under weights (N,), and KL(row || mixture) of each
+    in nats, (N,).
+
+    All divergences of the library that are from a mixture are made here: finite, 0 where the rows
+    are alike, and 0 for rows of weight 0, which have no part in it.
+
+    >>> mixture, divergences = divergences_from_mixture(np.full((5, 2), 0.5), np.full(5, 0.2))
+    >>> mixture.tolist(), divergences.tolist()
+    ([0.5, 0.5], [0.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    used = weights > 0
+    part = rows if used.all() else rows[used]
+    highest = part.max(axis=0)
+    # rounding may take it out of the rows' range
+    mixture = np.clip(weights @ rows, part.min(axis=0), highest)
+    # what is small in a row of small weight may be rounded to 0
+    mixture = np.where(mixture > 0, mixture, np.minimum(highest, TINY))
+    divergences = divergence_terms(rows, mixture, mixture - rows).sum(axis=-1)
+    return mixture, np.where(used, divergences, 0.0)
+
+
+def mean_error(values: np.ndarray) -> float:
+    """Standard error of the mean of independent values (n,), of any size; infinite for one value.
+
+    >>> mean_error(np.array([1e200, 3e200])), mean_error(np.ones(1))
+    (1e+200, inf)
+    """
+    if len(values) < 2:
+        return np.inf
+    size = max(float(np.abs(values).max()), TINY)  # so that the squares neither overflow nor vanish
+    return float((values / size).std(ddof=1) / np.sqrt(len(values))) * size
+
+
+def independence_divergence(joint: np.ndarray) -> np.ndarray:
+    """KL in nats of joint laws (..., A, B) from the products of their margins, (...,): I(A;B).
+
+    >>> independence_divergence(np.eye(2) / 2).round(4).tolist()
+    0.6931
+    """
+    rows = joint.sum(axis=-1, keepdims=True)
+    # a single row has all of it, to the last digit
+    product = rows / rows.sum(axis=-2, keepdims=True) * joint.sum(axis=-2, keepdims=True)
+    product = np.where(joint > 0, np.maximum(product, TINY), product)  # it may be rounded to 0
+    return divergence_terms(joint, product, product - joint).sum(axis=(-2, -1))
 
 
 def bracketed_root(
@@ -226,7 +278,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: int = -1) -> FloatOrArray:
         raise ValueError(
             f"q has {q.shape[axis]} outcomes, p has {p.shape[axis]}; they must be the same"
         )
-    return scipy.special.rel_entr(p, q).sum(axis=axis)
+    return divergence_terms(p, q, q - p).sum(axis=axis)
 
 
 # --- mutual information of a channel ---
@@ -244,10 +296,8 @@ def mutual_information(channel: ArrayLike, input_dist: ArrayLike | None = None) 
     """
     channel = as_gate(channel, "channel")
     input_dist = as_weights(input_dist, len(channel), "input_dist")
-    # an output that only inputs of weight 0 produce has mass 0 in the mixture, where 0 times inf
-    # would be nan
-    mixture = np.maximum(input_dist @ channel, TINY)
-    return max(0.0, float(input_dist @ scipy.special.rel_entr(channel, mixture).sum(axis=1)))
+    _, divergences = divergences_from_mixture(channel, input_dist)
+    return float(input_dist @ divergences)
 
 
 def gating_rate(gate: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -279,8 +329,9 @@ class AlgorithmicInformation:
     bias: float
     """expected value of `information` minus the truth, by the delta method"""
     standard_error: float
+    """infinite for one dataset"""
     interval: tuple[float, float]
-    """normal interval around the bias-corrected estimate"""
+    """normal interval around the bias-corrected estimate; unbounded for one dataset"""
 
 
 def algorithmic_information(
@@ -301,14 +352,12 @@ def algorithmic_information(
     q = as_gate(posteriors, "posteriors")
     confidence = _as_confidence(confidence)
     n = len(q)
-    mean = q.mean(axis=0)
+    mean, divergences = divergences_from_mixture(q, np.full(n, 1 / n))
     seen = mean > 0
-    # a mass so small that its mean is rounded to 0 would have an infinite divergence from it
-    divergences = scipy.special.rel_entr(q, np.maximum(mean, TINY)).sum(axis=1)
     conditional = float(scipy.special.entr(q).sum(axis=1).mean())
-    information = max(0.0, float(divergences.mean()))
+    information = float(divergences.mean())
     bias = -float((q[:, seen].var(axis=0) / mean[seen]).sum()) / (2 * n)
-    error = float(divergences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    error = mean_error(divergences)
     reach = float(scipy.special.ndtri((1 + confidence) / 2)) * error
     return AlgorithmicInformation(
         marginal_entropy=information + conditional,
@@ -328,7 +377,7 @@ def bootstrap_interval(
     method: str = "percentile",
 ) -> tuple[float, float]:
     """Bootstrap interval of I(S;W) over datasets, posteriors (M, R): `"percentile"`, as P2 reports,
-    or `"BCa"`.
+    or `"BCa"`. Where resamples hardly differ BCa is undefined, and the percentiles stand in.
 
     Raises ValueError for rows that are no distributions, fewer than two datasets, a confidence
     outside (0, 1), fewer than one resample, or another method.
@@ -345,6 +394,7 @@ def bootstrap_interval(
         raise ValueError(f"method is {method!r}; allowed are 'percentile' and 'BCa'")
     if len(q) < 2:
         raise ValueError(f"posteriors has shape {q.shape}; a bootstrap needs at least two datasets")
+    check_size(n_resamples, f"{n_resamples} resamples")
     entropies = scipy.special.entr(q).sum(axis=1)
 
     def information(drawn, axis):
@@ -353,19 +403,25 @@ def bootstrap_interval(
         n_drawn = drawn.shape[-1]
         marginal = scipy.special.entr(counts @ q / n_drawn).sum(axis=1)
         conditional = counts @ entropies / n_drawn
-        return (marginal - conditional).reshape(drawn.shape[:-1])
+        return np.maximum(marginal - conditional, 0).reshape(drawn.shape[:-1])
 
-    result = scipy.stats.bootstrap(
-        (np.arange(len(q)),),
-        information,
-        vectorized=True,
-        method=method,
-        confidence_level=confidence,
-        n_resamples=n_resamples,
-        batch=max(1, RESAMPLED_AT_ONCE // len(q)),
-        rng=rng,
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # that it is undefined, which is seen below
+        result = scipy.stats.bootstrap(
+            (np.arange(len(q)),),
+            information,
+            vectorized=True,
+            method=method,
+            confidence_level=confidence,
+            n_resamples=n_resamples,
+            batch=max(1, RESAMPLED_AT_ONCE // len(q)),
+            rng=rng,
+        )
+    low, high = result.confidence_interval
+    if not np.isfinite([low, high]).all():
+        ends = ((1 - confidence) / 2, (1 + confidence) / 2)
+        low, high = np.quantile(result.bootstrap_distribution, ends)
+    return float(low), float(high)
 
 
 def _times_drawn(drawn: np.ndarray, n_datasets: int) -> np.ndarray:
@@ -441,8 +497,7 @@ def joint_information(counts: ArrayLike) -> float:
     (0.6931, 0.0)
     """
     joint = as_counts(counts) / np.sum(counts, dtype=float)
-    independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
-    return max(0.0, float(scipy.special.rel_entr(joint, independent).sum()))
+    return float(independence_divergence(joint))
 
 
 def joint_bias(counts: ArrayLike) -> float:
@@ -486,21 +541,18 @@ def conditional_information(counts: ArrayLike) -> float:
 
 
 def as_counts(counts: ArrayLike) -> np.ndarray:
-    """Counts (A, B) that are finite, not negative and not all 0, or a ValueError that says so.
+    """Counts (A, B), not negative and not all 0, of a finite sum, or a ValueError that says so.
 
     >>> as_counts([0, 1])
     Traceback (most recent call last):
-    ValueError: counts has shape (2,); allowed are (A, B) numbers >= 0 that do not all vanish
+    ValueError: counts has shape (2,); allowed are (A, B) numbers >= 0 of a finite sum above 0
     """
     counts = np.asarray(counts)
-    if (
-        counts.ndim != 2
-        or not np.isfinite(counts).all()
-        or counts.min(initial=0) < 0
-        or not counts.sum() > 0
-    ):
+    with np.errstate(over="ignore"):
+        is_table = counts.ndim == 2 and 0 < counts.sum(dtype=float) < np.inf
+    if not is_table or counts.min(initial=0) < 0:
         raise ValueError(
-            f"counts has shape {counts.shape}; allowed are (A, B) numbers >= 0 that do not all "
-            "vanish"
+            f"counts has shape {counts.shape}; allowed are (A, B) numbers >= 0 of a finite sum "
+            "above 0"
         )
     return counts

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_losses, as_number
+from expertbank._checks import as_count, as_losses, as_number, check_size
 from expertbank.bounds import (
     conditional_mi_bound,
     cumulant_bound,
@@ -26,12 +26,17 @@ from expertbank.bounds import (
     union_bound,
     xu_raginsky_bound,
 )
+from expertbank.information import mean_error
 from expertbank.learners import empirical_risks, mix_with_uniform
 from expertbank.tables import merge_rows
 
 BATCHES = 10  # jackknife groups for Monte Carlo errors
 SUPERSAMPLES = 100
 SPLITS_PER_SUPERSAMPLE = 4000
+MOST_SAMPLES = 1_000_000
+# samples for whose splits a coin each is tossed; for more, heads are counted
+TOSSED_ONE_BY_ONE = 10_000
+HEADS_AT_ONCE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ def bound_ladder(
     P(W | Z = u) comes from the same M samples of the other m - 1 points for every u, so that
     differences between the u are not drowned in Monte Carlo noise; errors are jackknifed over
     groups of those samples. The two conditional bounds use `SUPERSAMPLES` supersamples. Raises
-    ValueError for losses other than 0 and 1, alpha outside [0, 1], a sample size below 1 or fewer
-    than ten datasets.
+    ValueError for losses other than 0 and 1, alpha outside [0, 1], a sample size outside 1 ..
+    `MOST_SAMPLES`, fewer than ten datasets or more than fit in memory.
 
     >>> mistakes = np.random.default_rng(0).integers(0, 2, (200, 3))
     >>> ladder = bound_ladder(mistakes, alpha=1.0, sample_size=16, n_datasets=500)
@@ -96,8 +101,10 @@ class LadderExperiment:
         losses = as_losses(losses)
         if not np.isin(losses, (0, 1)).all():
             raise ValueError("losses hold values other than 0 and 1; the ladder is for 0-1 losses")
-        self.sample_size = as_count(sample_size, "sample_size")
+        self.sample_size = as_count(sample_size, "sample_size", at_most=MOST_SAMPLES)
         n_datasets = as_count(n_datasets, "n_datasets", at_least=BATCHES)
+        n_experts = losses.shape[1]
+        check_size(n_datasets * n_experts, f"{n_datasets} datasets of {n_experts} experts")
         rng = np.random.default_rng(rng)
         rows, counts, _ = merge_rows(losses)
         self.rows = rows.astype(float)
@@ -129,9 +136,9 @@ class LadderExperiment:
             mean = max(0.0, float(information.mean()))
             # both bounds are this function, of the one information or the other
             values[name] = float(conditional_mi_bound(mean, self.sample_size))
-            mean_error = float(information.std(ddof=1) / np.sqrt(len(information)))
+            error = mean_error(information)
             # through the root
-            standard_errors[name] = values[name] * mean_error / (2 * mean) if mean > 0 else 0.0
+            standard_errors[name] = values[name] * error / (2 * mean) if mean > 0 else 0.0
         return BoundLadder(
             alpha=alpha,
             gap=values.pop("gap"),
@@ -197,17 +204,15 @@ class LadderExperiment:
     def _winners_on_supersamples(
         self, losses: np.ndarray, rng: np.random.Generator
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each supersample: how often each expert wins over random halves (R,), and the number
+        """For each supersample: how often each expert wins over random halves (R,), and a number
         of its loss pattern (R,)."""
         found = []
         for _ in range(SUPERSAMPLES):
             drawn = rng.integers(len(losses), size=(2, self.sample_size))
             first, second = losses[drawn].astype(np.int16)
             both = np.concatenate([first, second])
-            _, pattern = np.unique(both, axis=1, return_inverse=True)
-            takes_second = rng.integers(0, 2, (SPLITS_PER_SUPERSAMPLE, self.sample_size))
-            difference = (second - first).astype(np.float32)
-            mistakes = first.sum(axis=0) + takes_second.astype(np.float32) @ difference
+            _, _, pattern = merge_rows(both.T)
+            mistakes = first.sum(axis=0) + _differences_on_halves(second - first, rng)
             wins = np.bincount(mistakes.argmin(axis=1), minlength=losses.shape[1])
             found.append((wins / SPLITS_PER_SUPERSAMPLE, pattern))
         return found
@@ -221,6 +226,22 @@ class LadderExperiment:
         conditional = _mixture_information(wins, alpha, each_alone)
         evaluated = _mixture_information(wins, alpha, each_alone[patterns])
         return conditional, evaluated
+
+
+def _differences_on_halves(difference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sums (splits, R) of the rows of a difference (m, R) for which a fair coin shows heads."""
+    m = len(difference)
+    if m <= TOSSED_ONE_BY_ONE:
+        takes_second = rng.integers(0, 2, (SPLITS_PER_SUPERSAMPLE, m))
+        return takes_second.astype(np.float32) @ difference.astype(np.float32)
+    rows, times, _ = merge_rows(difference)
+    rows = rows.astype(float)
+    n_together = max(1, HEADS_AT_ONCE // len(rows))
+    sums = []
+    for start in range(0, SPLITS_PER_SUPERSAMPLE, n_together):
+        n = min(n_together, SPLITS_PER_SUPERSAMPLE - start)
+        sums.append(rng.binomial(times, 0.5, (n, len(rows))) @ rows)
+    return np.concatenate(sums)
 
 
 def _mixture_information(wins: np.ndarray, alpha: float, groups: np.ndarray) -> np.ndarray:

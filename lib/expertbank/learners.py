@@ -16,8 +16,16 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import BELOW_INF, as_count, as_losses, as_number, as_risks, as_weights
-from expertbank.information import AlgorithmicInformation, algorithmic_information
+from expertbank._checks import (
+    BELOW_INF,
+    as_count,
+    as_losses,
+    as_number,
+    as_risks,
+    as_weights,
+    check_size,
+)
+from expertbank.information import AlgorithmicInformation, algorithmic_information, mean_error
 from expertbank.tables import merge_rows
 
 # --- selection rules: from risks to a posterior ---
@@ -101,6 +109,8 @@ def gibbs_posterior(risks: ArrayLike, inverse_temperature: float) -> np.ndarray:
 
 # draws held at once by `empirical_risks`: a few dozen megabytes, whatever the number of datasets
 DRAWS_PER_CHUNK = 1_000_000
+# samples of a dataset that are drawn one by one; of more only the number of each row is
+DRAWN_ONE_BY_ONE = 100_000
 
 
 def empirical_risks(
@@ -110,7 +120,7 @@ def empirical_risks(
     (N, R).
 
     Each chunk of datasets is one product of a sparse count matrix with the distinct loss rows.
-    Raises ValueError for bad tables and for counts below 1.
+    Raises ValueError for bad tables, for counts below 1, and for more datasets than fit in memory.
 
     >>> risks = empirical_risks([[0, 1], [1, 0]], sample_size=4, n_datasets=1000, rng=0)
     >>> risks.shape, risks.sum(axis=1).tolist() == [1.0] * 1000  # one of two experts is right
@@ -119,11 +129,18 @@ def empirical_risks(
     losses = as_losses(losses)
     sample_size = as_count(sample_size, "sample_size")
     n_datasets = as_count(n_datasets, "n_datasets")
+    n_experts = losses.shape[1]
+    check_size(n_datasets * n_experts, f"{n_datasets} datasets of {n_experts} experts")
     rng = np.random.default_rng(rng)
-    rows, _, row_of = merge_rows(losses)
+    rows, times, row_of = merge_rows(losses)
     rows = rows.astype(float)
     row_of = row_of.astype(np.int32)
-    risks = np.empty((n_datasets, losses.shape[1]))
+    risks = np.empty((n_datasets, n_experts))
+    if sample_size > DRAWN_ONE_BY_ONE:
+        for dataset in range(n_datasets):
+            shares = rng.multinomial(sample_size, times / len(losses)) / sample_size
+            risks[dataset] = shares @ rows
+        return risks
     chunk = max(1, DRAWS_PER_CHUNK // sample_size)
     for start in range(0, n_datasets, chunk):
         size = min(chunk, n_datasets - start)
@@ -142,7 +159,7 @@ def enumerate_datasets(
 
     Order does not matter to a learner that sees averages, so datasets are multisets: D = C(N + m -
     1, m). Weights (N,) of the rows are uniform by default. Raises ValueError for bad tables and
-    weights, and a sample size below 1.
+    weights, a sample size below 1, and more datasets than fit in memory.
 
     >>> probabilities, risks = enumerate_datasets([[0, 1], [1, 0]], sample_size=2)
     >>> probabilities.round(4).tolist(), risks[:, 0].tolist()
@@ -151,6 +168,9 @@ def enumerate_datasets(
     losses = as_losses(losses).astype(float)
     sample_size = as_count(sample_size, "sample_size")
     weights = as_weights(weights, len(losses))
+    n = len(losses)
+    n_multisets = scipy.special.comb(n + sample_size - 1, sample_size)
+    check_size(n_multisets * max(n, sample_size), f"all datasets of {sample_size} of {n} rows")
     multisets = list(combinations_with_replacement(range(len(losses)), sample_size))
     counts = np.array([np.bincount(rows, minlength=len(losses)) for rows in multisets])
     log_weights = scipy.special.xlogy(counts, weights).sum(axis=1)
@@ -220,9 +240,7 @@ class Selection:
     @property
     def gap_error(self) -> float:
         """standard error of `gap`; infinite for one run"""
-        if len(self.gaps) <= 1:
-            return np.inf
-        return float(self.gaps.std(ddof=1) / np.sqrt(len(self.gaps)))
+        return mean_error(self.gaps)
 
 
 def simulate(

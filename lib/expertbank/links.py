@@ -11,7 +11,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_distribution, as_gate, as_losses, as_number
+from expertbank._checks import as_count, as_distribution, as_gate, as_losses, as_number, check_size
+from expertbank.information import mean_error
 
 MOST_OUTPUTS = 2**20  # of a channel that is written down
 FIELD = 5  # bits of a Reed-Solomon letter: an index below 32, words of 31 letters
@@ -28,7 +29,7 @@ def index_bits(k: int) -> np.ndarray:
     >>> index_bits(3).tolist()
     [[0, 0], [0, 1], [1, 0]]
     """
-    k = as_count(k, "k", at_least=2)
+    k = as_count(k, "k", at_least=2, at_most=MOST_OUTPUTS)
     width = int(np.ceil(np.log2(k)))
     shifts = np.arange(width)[::-1]
     return np.arange(k)[:, None] >> shifts & 1
@@ -44,6 +45,7 @@ def reed_muller_words(k: int) -> np.ndarray:
     [[0, 0], [0, 1], [1, 1], [1, 0]]
     """
     width = index_bits(k).shape[1]
+    check_size(4 ** (width - 1), f"the words of {k} experts")
     rows = scipy.linalg.hadamard(2 ** (width - 1))
     return np.vstack([rows < 0, rows > 0])[:k].astype(int)
 
@@ -108,7 +110,7 @@ def repeated_channel(channel: ArrayLike, n_uses: int) -> np.ndarray:
     [[0.81, 0.09, 0.09, 0.01], [0.01, 0.09, 0.09, 0.81]]
     """
     channel = as_gate(channel, "channel")
-    n = as_count(n_uses, "n_uses")
+    n = as_count(n_uses, "n_uses", at_most=int(np.log2(MOST_OUTPUTS)))
     n_outputs = channel.shape[1]
     if n_outputs**n > MOST_OUTPUTS:
         raise ValueError(
@@ -202,9 +204,7 @@ def measured_loss(losses: ArrayLike, answers: ArrayLike) -> tuple[float, float]:
     if answers.shape[-1] != len(losses):
         raise ValueError(f"answers has shape {answers.shape}; allowed is (..., {len(losses)})")
     means = losses[np.arange(len(losses)), answers].mean(axis=1, dtype=float)
-    error = np.nan
-    if len(means) > 1:
-        error = float(means.std(ddof=1) / np.sqrt(len(means)))
+    error = mean_error(means) if len(means) > 1 else np.nan
     return float(means.mean()), error
 
 
@@ -303,6 +303,7 @@ def poisson_index(
     law = as_distribution(law, "law")
     channel = as_gate(channel, "channel")
     n = as_count(n_letters, "n_letters")
+    check_size(2**16 * n, f"candidates of {n} letters")
     rng = np.random.default_rng(rng)
     outputs = law @ channel
     ratios = np.divide(channel, outputs, out=np.zeros_like(channel), where=outputs > 0)

@@ -9,11 +9,15 @@ Losses (N, R) are a NumPy array or anything that becomes one, a torch tensor (on
 lies), or a dask array, which is read in chunks and may be larger than memory; or the `Table` that
 `tables.table_of` makes of one of these, for several questions at the price of one preparation.
 Weights (N,) of the inputs are uniform by default. `cost` (R,) is added to the loss of each expert:
-what it costs to compute or to send, in units of loss.
+what it costs to compute or to send, in units of loss. Losses and costs are at most 1e300 in size,
+and below 1e-292 they count as 0.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from expertbank import solver
 from expertbank._checks import ABOVE_0, BELOW_INF, FloatOrArray, as_interval, as_number
+from expertbank.information import ULPS
 from expertbank.tables import Block, Table, as_table, check_cost, quietly, table_of
 
 # the values of `method`
@@ -37,8 +42,21 @@ OPTIMISERS: dict[str, Callable[[Table, np.ndarray, float], solver.Maximum]] = {
 LEAST_CERTIFICATE = 1e-14
 
 
+# points that a `band` may take, and those from which on the reader is told
+MOST_POINTS = 10_000
+MANY_POINTS = 500
+LONG_SECONDS = 20.0
+# points after which the number of all of them is estimated
+FIRST_POINTS = 16
+
+
 class ConvergenceWarning(RuntimeWarning):
-    """A certificate stayed above its tolerance; the message names both."""
+    """A certificate stayed above its tolerance, or a curve above its band; the message names
+    both."""
+
+
+class LongSearchWarning(UserWarning):
+    """A curve takes many points or long; the message says how many are coming."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +126,13 @@ class RateDistortionCurve:
         # an infinite price says no more than the ceiling, and that at rate 0
         lines = np.isfinite(self.lam)
         lam = self.lam[lines]
-        heights = self.distortion[lines] + lam * (self.rate[lines] - self.certificate[lines])
+        paid = lam * self.rate[lines]
+        heights = self.distortion[lines] + paid - lam * self.certificate[lines]
+        # and lowered by what the sums of losses and of nats may be off by
+        heights -= ULPS * (np.abs(self.distortion[lines]) + paid + lam)
         with np.errstate(invalid="ignore"):  # 0 * inf: the line of lam = 0 is the floor
-            values = np.nan_to_num(heights - lam * rate[..., None], nan=self.floor)
+            fall = lam * (1 + ULPS) * rate[..., None]
+            values = np.nan_to_num(heights - fall, nan=self.floor)
         return np.max(values, axis=-1, initial=self.floor)[()]
 
     def upper(self, rate: ArrayLike) -> FloatOrArray:
@@ -173,9 +195,11 @@ def rate_distortion_curve(
 
     With neither, the grid goes from the critical lam, where the rate leaves 0, down three decades
     below the spread of the losses, and ends at 0 exactly. With `band` (in units of loss), from the
-    two ends on, every chord that may lie further above the curve is split at the price of its own
-    slope; on a straight piece the first chord is the last. Raises and warns as `rate_distortion`
-    does, and raises ValueError where both are given.
+    two ends on, the chord that may lie furthest above the curve is split at the price of its own
+    slope, until none may lie more than `band` above; on a straight piece the first chord is the
+    last. Where that takes many points or long, a `LongSearchWarning` says how many are coming, and
+    after `MOST_POINTS` it ends with a warning that says which band was reached. Raises and warns as
+    `rate_distortion` does, and raises ValueError where both are given.
 
     >>> curve = rate_distortion_curve([[0, 1], [1, 0]], lams=[2, 0.5, 0])
     >>> curve.rate.round(4).tolist(), curve.distortion.round(4).tolist()
@@ -234,19 +258,24 @@ def distortion_at_rate(
         return left.distortion
     height = left.distortion - right.distortion
     while True:
-        lam = (left.distortion - right.distortion) / (right.rate - left.rate)
+        lam = _chord_price(left, right)
+        if lam is None:
+            _warn_if_missed([left, right], tol)
+            break
         # a high price makes much of a small certificate
         needed = min(tol, max(1e-10 * height / lam, LEAST_CERTIFICATE))
-        middle, above = _between(table, left, right, needed)
+        middle, above = _between(table, left, right, lam, needed)
         # one that is not between the two cannot bring them closer: they differ by rounding
         is_between = left.rate < middle.rate < right.rate
         if above <= 5e-10 * height + lam * needed or not is_between:
             _warn_if_missed([middle], tol)
-            return left.distortion - lam * (rate - left.rate)
+            break
         if middle.rate <= rate:
             left = middle
         else:
             right = middle
+    ends = (left.distortion, min(left.distortion, right.distortion))
+    return float(np.interp(rate, (left.rate, right.rate), ends))
 
 
 def critical_lambda(
@@ -443,11 +472,26 @@ def _extrapolated(before: np.ndarray | None, last: np.ndarray) -> np.ndarray:
     return start / start.sum()
 
 
+def _chord_price(left: RateDistortion, right: RateDistortion) -> float | None:
+    """Minus the slope of the chord of two points; None where it does not fall as one of a convex
+    curve does, between the prices of its ends: then they differ by rounding."""
+    fall = left.distortion - right.distortion
+    rise = right.rate - left.rate
+    if not (fall > 0 and rise > 0):
+        return None
+    lam = float(fall) / float(rise)
+    return lam if right.lam < lam < left.lam else None
+
+
 def _between(
-    table: Table, left: RateDistortion, right: RateDistortion, tol: float, method: str = "newton"
+    table: Table,
+    left: RateDistortion,
+    right: RateDistortion,
+    lam: float,
+    tol: float,
+    method: str = "newton",
 ) -> tuple[RateDistortion, float]:
-    """The point at the slope of the chord of two points, and the chord's height above it."""
-    lam = (left.distortion - right.distortion) / (right.rate - left.rate)
+    """The point at the price of the chord of two points, and the chord's height above it."""
     start = (left.marginal + right.marginal) / 2
     middle = _solve(table, lam, tol, method, start)
     on_chord = left.distortion + lam * left.rate
@@ -456,21 +500,50 @@ def _between(
 
 def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDistortion]:
     """Points from the best single expert to lam = 0 with chords nowhere more than `band` above the
-    lower bound."""
+    lower bound: of at most `MOST_POINTS`, split where it is widest."""
+    began = time.monotonic()
     left = _alone(table, np.inf)
     right = _solve(table, 0.0, tol, method)
     points = [left, right]
-    open_chords = [(left, right)] if right.rate > 0 else []
-    while open_chords:
-        left, right = open_chords.pop()
-        middle, above = _between(table, left, right, tol, method)
+    # a heap of (minus the most that a chord may lie above, a number that tells ties apart, chord)
+    wide = [(-np.inf, 0, (left, right))]
+    while wide and len(points) < MOST_POINTS:
+        _, _, (left, right) = heapq.heappop(wide)
+        lam = _chord_price(left, right)
+        if lam is None:
+            continue
+        middle, above = _between(table, left, right, lam, tol, method)
         points.append(middle)
+        width = above + lam * middle.certificate
         # a point that is not between the two can narrow the band no further
-        is_wide = above + middle.lam * middle.certificate > band
-        if is_wide and left.rate < middle.rate < right.rate:
-            open_chords.append((left, middle))
-            open_chords.append((middle, right))
+        if width > band and left.rate < middle.rate < right.rate:
+            # neither half lies higher than the whole
+            heapq.heappush(wide, (-width, len(points), (left, middle)))
+            heapq.heappush(wide, (-width, -len(points), (middle, right)))
+        if len(points) == FIRST_POINTS:
+            _say_what_is_coming(band, [-entry[0] for entry in wide], time.monotonic() - began)
+    if wide:
+        message = (
+            f"band = {band:g} is not reached with {MOST_POINTS:,} points, the most that are tried: "
+            f"D is certain to {-wide[0][0]:.3g} everywhere"
+        )
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return sorted(points, key=lambda point: -point.lam)
+
+
+def _say_what_is_coming(band: float, widths: list[float], seconds: float) -> None:
+    """A warning where many points are coming, or slow ones, after the first `FIRST_POINTS`."""
+    # where D is smooth, halves are a quarter as wide: a chord of width w takes one point, or from
+    # w = band on one more than two of w / 4, which is about 2.9 sqrt(w / band)
+    coming = sum(1.44 * math.sqrt(width / band) for width in widths)
+    n_points = min(FIRST_POINTS + coming, MOST_POINTS)
+    left = seconds / FIRST_POINTS * (n_points - FIRST_POINTS)
+    if n_points > MANY_POINTS or left > LONG_SECONDS:
+        message = (
+            f"band = {band:g} takes about {FIRST_POINTS + coming:,.0f} points, of which at most "
+            f"{MOST_POINTS:,} are tried: some {left:.0f} seconds more"
+        )
+        warnings.warn(message, LongSearchWarning, stacklevel=4)
 
 
 def _curve(table: Table, points: Sequence[RateDistortion]) -> RateDistortionCurve:

@@ -170,6 +170,8 @@ def nonnegative_minimum(h: np.ndarray, b: np.ndarray, start: np.ndarray) -> np.n
     y = start
     free = np.flatnonzero(start)
     for _ in range(3 * len(b)):
+        if not len(free):
+            raise np.linalg.LinAlgError("nothing is left of the start")
         # the minimum with all others at 0, of any sign
         if len(free) == len(b):
             part = np.linalg.solve(h, b)

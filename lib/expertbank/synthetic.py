@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_interval, as_losses, as_number
+from expertbank._checks import as_count, as_interval, as_losses, as_number, check_size
 from expertbank.bounds import xu_raginsky_bound
 from expertbank.channels import bsc_distortion_rate, bsc_rate
 from expertbank.information import algorithmic_information, mutual_information
@@ -53,6 +53,7 @@ def random_moe(dimension: int, n_experts: int, rng: np.random.Generator | int) -
     (2, 3)
     """
     shape = (as_count(n_experts, "n_experts"), as_count(dimension, "dimension"))
+    check_size(shape[0] * shape[1], f"{shape[0]} experts of dimension {shape[1]}")
     rng = np.random.default_rng(rng)
     gates = rng.standard_normal(shape)
     experts = rng.standard_normal(shape)
@@ -77,8 +78,14 @@ def moe_bank_losses(
     >>> losses.shape, bool((0 <= losses).all() and (losses <= 1).all())
     ((10, 4), True)
     """
+    dimension = as_count(dimension, "dimension")
+    n_experts = as_count(n_experts, "n_experts")
     n_candidates = as_count(n_candidates, "n_candidates")
     n_inputs = as_count(n_inputs, "n_inputs")
+    check_size(n_inputs * dimension, f"{n_inputs} inputs of dimension {dimension}")
+    check_size(n_inputs * n_candidates, f"{n_inputs} inputs by {n_candidates} candidates")
+    n_weights = n_candidates * n_experts * max(dimension, INPUTS_PER_BLOCK)
+    check_size(n_weights, f"{n_candidates} candidates of {n_experts} experts")
     rng = np.random.default_rng(rng)
     truth = random_moe(dimension, n_experts, rng)
     x = rng.standard_normal((n_inputs, dimension))
@@ -308,6 +315,8 @@ def bsc_selection(
         error = 0.0
     else:
         n_datasets = as_count(n_datasets, "n_datasets")
+        n_candidates = len(candidates)
+        check_size(n_datasets * n_candidates, f"{n_datasets} datasets of {n_candidates} candidates")
         rng = np.random.default_rng(rng)
         flips = rng.binomial(sample_size, crossover, size=n_datasets)
         posteriors = bsc_posteriors(candidates, flips, sample_size, inverse_temperature)
@@ -387,6 +396,7 @@ def _exact_posteriors(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities (K,), numbers (K,) and tempered posteriors (K, J) of the flips, but for a mass
     below rounding."""
+    check_size(sample_size * len(candidates), f"{sample_size} bits of {len(candidates)} candidates")
     flips = np.arange(sample_size + 1)
     weights = scipy.stats.binom.pmf(flips, sample_size, crossover)
     possible = weights > 1e-30

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_losses, as_risks, as_weights
+from expertbank._checks import LARGEST, as_count, as_losses, as_risks, as_weights
 from expertbank._files import (
     check_array,
     check_folder,
@@ -369,6 +369,8 @@ def _row_keys(rows: np.ndarray) -> np.ndarray:
 
 # --- one block: sums over some inputs ---
 
+# smaller losses count as 0
+SMALLEST = 1e-292
 # numbers below which a product with a transpose is faster as a general one
 SMALL_PRODUCT = 100_000
 
@@ -390,7 +392,7 @@ class Block:
 
     def __init__(self, losses: Array, weights: np.ndarray, cost: np.ndarray | None = None):
         self.xp = namespace(losses)
-        self.losses = losses
+        self.losses = self._without_dust(losses)
         self.weights = self.beside(weights)
         self.cost: Array = None if cost is None else self.beside(cost)[:, None]
         self.minima = self.xp.min(self._losses(), axis=0)
@@ -479,6 +481,14 @@ class Block:
             return (self.weights @ self.xp.exp(exponents - top),)
         return (self.weights @ self.xp.expm1(exponents),)
 
+    def _without_dust(self, losses: Array) -> Array:
+        """The losses, with 0 for what is smaller than `SMALLEST`: what differs then differs by more
+        than the smallest floats, which have no digits."""
+        if losses.dtype != self.xp.float64:
+            return losses
+        dust = (self.xp.abs(losses) < SMALLEST) & (losses != 0)
+        return self.xp.where(dust, 0.0, losses) if self.xp.any(dust) else losses
+
     def beside(self, array: np.ndarray) -> Array:
         """A NumPy array in double precision, where the block is."""
         if self.xp is np:
@@ -548,8 +558,12 @@ class Table:
         self.floor = floor + float(total(floors))
         self.means: np.ndarray = total(means)
         self.spread = float(max(spreads))
+        # what passes here has finite sums; a NumPy table was told which entry is too large
         if not (np.isfinite(self.floor) and np.isfinite(self.means).all()):
-            raise ValueError("losses hold NaN or infinity; all entries must be finite")
+            raise ValueError(
+                f"losses hold NaN or infinity, or numbers above {LARGEST:g} in size; all entries "
+                "must be finite and no larger"
+            )
         # a tie goes to the smallest index and must not be decided by rounding
         self.best = int(np.argmax(self.means <= self.means.min() * (1 + 1e-12)))
         self.ceiling = self.floor + float(self.means[self.best])

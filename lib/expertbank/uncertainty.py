@@ -18,7 +18,9 @@ from expertbank._checks import (
     as_losses,
     as_number,
     as_weights,
+    check_size,
 )
+from expertbank.information import TINY
 from expertbank.rate_distortion import RateDistortionCurve, rate_distortion_curve
 from expertbank.tables import merge_rows, quietly, table_of
 
@@ -78,6 +80,7 @@ def curve_bootstrap(
     n_resamples = as_count(n_resamples, "n_resamples", 2)
     level = as_number(level, "level", ABOVE_0, BELOW_1)
     rows, weights, _ = merge_rows(losses, as_weights(weights, len(losses)))
+    check_size(n_resamples * len(rows), f"{n_resamples} resamples of {len(rows)} distinct inputs")
     curve = rate_distortion_curve(rows, lams, weights)
     rates = np.linspace(0, curve.rate.max(), 21) if rates is None else np.atleast_1d(rates)
     distortion = curve.upper(rates)
@@ -112,7 +115,8 @@ def _deviations(resamples: Sequence[np.ndarray]) -> np.ndarray:
 def _simultaneous_reach(deviations: np.ndarray, level: float) -> np.ndarray:
     """Half the width (P,) of a band that a share `level` of resamples (B, P) stays in at all P
     rates."""
-    errors = deviations.std(axis=0, ddof=1)
+    size = max(float(np.abs(deviations).max()), TINY)  # so that no square overflows or vanishes
+    errors = (deviations / size).std(axis=0, ddof=1) * size
     worst = np.abs(deviations / np.where(errors > 0, errors, np.inf)).max(axis=1)
     return np.quantile(worst, level) * errors
 
@@ -165,8 +169,11 @@ def split_optimism(
         )
     if lams is None:
         lams = rate_distortion_curve(losses).lam[:-1]
+        if not len(lams):  # one expert is the best for every input, whatever the price
+            lams = np.ones(1)
     lams = np.atleast_1d(as_interval(lams, "lams", ABOVE_0, BELOW_INF, allowed="positive numbers"))
     n_splits = as_count(n_splits, "n_splits")
+    check_size(n_splits * len(lams), f"{n_splits} splits at {len(lams)} prices")
     rng = np.random.default_rng(rng)
     rows, _, row_of = merge_rows(losses)
     half = len(losses) // 2

@@ -12,10 +12,16 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, as_number
-from expertbank.information import as_counts, conditional_information, joint_information
+from expertbank._checks import as_count, as_number, check_size
+from expertbank.information import (
+    as_counts,
+    conditional_information,
+    independence_divergence,
+    joint_information,
+)
 
 N_NULL = 20  # permutations behind each `_null` of `specialisation`
+NOTHING = 1e-15  # nats that are rounding
 TIE = 1e-9  # values that differ by a smaller part are equal but for rounding
 MOST_CELLS = 2**22  # of tables that are held together
 
@@ -199,6 +205,7 @@ def relabelled_information(
             f"labels has shape {labels.shape}; allowed is ({len(unit_counts)},), one for each unit"
         )
     n = as_count(n, "n")
+    check_size(n * len(labels), f"{n} relabellings of {len(labels)} units")
     names, labels = np.unique(labels, return_inverse=True)
     permuted = np.array([rng.permutation(labels) for _ in range(n)])
     shares = unit_counts / unit_counts.sum()
@@ -216,8 +223,7 @@ def _informations(shares: np.ndarray, labels: np.ndarray, n_labels: int) -> np.n
     ones = np.ones(len(rows))
     of_label = scipy.sparse.csr_array((ones, (rows, columns)), shape=(n * n_labels, n_units))
     joint = (of_label @ shares).reshape(n, n_labels, -1)
-    independent = joint.sum(axis=2, keepdims=True) * joint.sum(axis=1, keepdims=True)
-    return np.maximum(0, scipy.special.rel_entr(joint, independent).sum(axis=(1, 2)))
+    return independence_divergence(joint)
 
 
 def permutation_p(found: float, null: ArrayLike) -> float:
@@ -231,7 +237,7 @@ def permutation_p(found: float, null: ArrayLike) -> float:
     (0.4, 0.2)
     """
     null = np.asarray(null, dtype=float)
-    slack = TIE * np.abs(null).max(initial=0)
+    slack = TIE * np.abs(null).max(initial=0) + NOTHING
     return float((1 + (null >= found - slack).sum()) / (1 + null.size))
 
 
@@ -269,6 +275,7 @@ def group_entropy(scope: int, n_sequences: int = 64, n_domains: int = 8) -> floa
     """
     scope = as_count(scope, "scope")
     n_sequences = as_count(n_sequences, "n_sequences")
+    check_size(n_sequences, f"{n_sequences} sequences")
     if n_sequences % as_count(n_domains, "n_domains") or scope > n_sequences:
         raise ValueError(
             f"scope is {scope} of {n_sequences} sequences in {n_domains} domains; they must fit"

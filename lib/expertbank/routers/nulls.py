@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from expertbank._checks import check_size
 from expertbank.information import joint_information
 from expertbank.routers._kept import SEVERAL
 from expertbank.routers.measures import (
@@ -100,12 +101,14 @@ def domain_null(statistics: RouterStatistics, name: Layer, relabellings: int) ->
         values = relabelled_information(slots, domains, relabellings, statistics.seed)
         share = float(slots.sum() / n_slots)
         means = [slots[domains == domain].sum(axis=1).mean() for domain in np.unique(domains)]
-        lengths = float(max(means) / min(means)) if min(means) else np.inf
+        # a domain without a slot counts as one with the least that one could have
+        lengths = float(max(means) / max(min(means), 1 / len(slots)))
         found = joint_information(by_domain)
         units = ids.tobytes() + domains.tobytes()
         return DomainNull("sequences", found, values, share, len(ids), units, lengths)
     shares = counts.sum(axis=1) / n_slots
     size = (relabellings, counts.shape[1])
+    check_size(relabellings * counts.size, f"{relabellings} relabellings of {counts.size} counts")
     dealt = np.random.default_rng(statistics.seed).multinomial(counts.sum(axis=0), shares, size)
     values = np.array([joint_information(table.T) for table in dealt])
     return DomainNull("slots", joint_information(counts), values)

@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, sum_tolerance
+from expertbank._checks import as_count, check_size, sum_tolerance
 from expertbank._files import check_input, read_arrays, reading, write_atomically
 from expertbank.routers._batch import as_amounts, as_choices, as_integers, as_mask
 from expertbank.routers._kept import SEVERAL, Sequences, keep_lowest
@@ -31,6 +31,7 @@ from expertbank.routers.measures import routing_counts
 FILE_FORMAT = "expertbank router statistics 2"
 OLD_FORMAT = "expertbank router statistics 1"  # random relabellings in place of sequences
 MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above, only pairs are
+MOST_COUNTS = 2**30  # of one layer: 8 GB
 MOST = 2**53  # of a count, above which double precision skips some
 KEPT = ("kept_ids", "kept_domains", "kept_slots")  # the fields of a layer that do not add up
 # the argument of `RouterStatistics` that makes room for a label; a sequence needs none
@@ -198,6 +199,9 @@ class RouterStatistics:
         self.n_tokens = as_count(n_tokens, "n_tokens", 0)
         self.n_kept = as_count(n_kept, "n_kept", 0)
         self.seed = as_count(seed, "seed", 0)
+        by_label = self.n_domains + max(1, self.n_domains) * self.n_positions + self.n_tokens
+        n_counts = self.n_experts * (self.n_experts + by_label + self.n_kept)
+        check_size(n_counts, f"counts of {self.n_experts} experts by label", MOST_COUNTS)
         self.layers: dict[Layer, LayerStatistics] = {}
         # from a file of `OLD_FORMAT`, by layer: (relabellings, D, E) slots by random domain
         self.old_nulls: dict[Layer, np.ndarray] = {}

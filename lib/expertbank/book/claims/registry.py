@@ -13,13 +13,13 @@ A verdict that cannot fail is not evidence. So each claim says beforehand of whi
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from expertbank._texts import docstring
 from expertbank.book.claims.evidence import Evidence, spread
 
 Kind = Literal["measured", "proved", "calibrated", "compared", "no number"]
@@ -154,9 +154,8 @@ class PaperClaims:
         """
 
         def note(compute: Compute) -> Compute:
-            text = inspect.getdoc(compute)
-            assert text is not None, f"{compute.__name__} has no docstring"
-            quantity, reason = [" ".join(part.split()) for part in text.split("\n\n")]
+            paragraphs = docstring(compute).split("\n\n")
+            quantity, reason = [" ".join(part.split()) for part in paragraphs]
             row = Claim(
                 key=compute.__name__,
                 location=location,
