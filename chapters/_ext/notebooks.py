@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import jupytext
 import nbformat
+from statements import says_its_kind
 
 FENCE = re.compile(
     r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence) *$",
@@ -48,7 +49,7 @@ def plain(text: str, values: dict[str, str], page: str) -> str:
     def reference(found):
         role, title, label = found.groups()
         if title is None:
-            title = KINDS[role]
+            title = "table" if label.startswith("tbl-") else KINDS[role]
         anchor = f"equation-{label}" if role == "eq" else label
         return link(title, f"{page}#{anchor}")
 
@@ -58,13 +59,20 @@ def plain(text: str, values: dict[str, str], page: str) -> str:
             title = name.replace("_", " ")
         return link(title, f"{book}/{name}.html")
 
+    def documented(found):
+        name = found[1].removeprefix("~")
+        return link(f"`{name}`", f"{book}/api.html#{name}")
+
     def citation(found):
         return link(found[1], f"{book}/references.html")
 
     text = FENCE.sub(lambda found: quotation(found, values, page), text)
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.M)
     text = re.sub(r"^(\$\$) *\([\w-]+\) *$", r"\1", text, flags=re.M)
+    text = re.sub(r"^(\$\$\n)%[ \t]*(P\d .+)\n", r"\1\\tag{\2}\n", text, flags=re.M)
     text = re.sub(r"\{glue:text\}`([^`]+)`", lambda found: values[found[1]], text)
+    text = re.sub(r"\{term\}`([^`<]+?)(?: <[^>]+>)?`", r"\1", text)
+    text = re.sub(r"\{func\}`([^`]+)`", documented, text)
     text = re.sub(r"\{cite:\w\}`([^`]+)`", citation, text)
     text = re.sub(r"\{(numref|eq|ref|prf:ref)\}`(?:([^`<]+) <)?([\w-]+)>?`", reference, text)
     return re.sub(r"\[([^\]]*)\]\((\w+)\.md\)", chapter, text)
@@ -77,7 +85,7 @@ def quotation(found: re.Match, values: dict[str, str], page: str) -> str:
     if kind == "Solution":
         return f"<details><summary>Solution</summary>\n\n{body}\n\n</details>"
     head = f"**{kind}**"
-    if kind == "Admonition":
+    if kind == "Admonition" or says_its_kind(found["title"], kind):
         head = f"**{found['title']}**"
     elif found["title"]:
         head += f" ({found['title']})"
