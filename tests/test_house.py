@@ -251,7 +251,8 @@ def code_lines(path):
 # code lines a wing may have: a promise to the reader. Take something out before raising one.
 # The core has what an audit asked for on top: common information, blocklength brackets, two rungs.
 # It also checks sizes before memory is taken, ends a search that would be endless, and keeps every
-# number finite; the routers check sizes too.
+# number finite; the routers check sizes too. 250 lines are for files that are damaged or hostile,
+# and for outputs that never replace what they should not.
 # The book has the prepared frames of its explorers, which vector drawings will make unnecessary.
 CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1300, "book": 2400, "cli": 350}
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from expertbank._checks import as_count
+from expertbank._files import printable
 from expertbank.information import (
     conditional_information,
     entropy,
@@ -37,6 +38,7 @@ WIDTH = 110  # of text in a terminal
 MOST_NAMED = 12  # dead experts of a layer, or layers, that a note names; JSON has all
 
 # fields of a layer, by what is known of it
+LONGEST_NAME = 100  # characters of a layer's name in tables
 Fields = dict[str, Any]
 
 
@@ -115,6 +117,11 @@ class LayerReport:
     dead_experts: tuple[int, ...] = ()
     load: tuple[float, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What the layer is called, as a terminal or a page can show it."""
+        return printable(self.layer, LONGEST_NAME)
+
 
 @dataclass(frozen=True)
 class RoutingReport:
@@ -173,8 +180,7 @@ class RoutingReport:
         """Heads, a rule and a line a layer, aligned."""
         heads = ["layer", *(self.quantity(name).label for name in names)]
         rows = [
-            [str(layer.layer), *(shown(getattr(layer, name)) for name in names)]
-            for layer in self.layers
+            [layer.name, *(shown(getattr(layer, name)) for name in names)] for layer in self.layers
         ]
         widths = [max(map(len, column)) for column in zip(heads, *rows)]
         rule = ["-" * width for width in widths]
@@ -214,7 +220,7 @@ class RoutingReport:
             dead = layer.dead_experts
             if dead:
                 named = _listed([str(expert) for expert in dead])
-                notes.append(f"Dead experts in layer {layer.layer}: {named}.")
+                notes.append(f"Dead experts in layer {layer.name}: {named}.")
         losses = [layer.balance_loss for layer in self.layers if layer.balance_loss is not None]
         if self.pooled_balance_loss is not None and len(losses) > 1:
             notes.append(
@@ -228,7 +234,7 @@ class RoutingReport:
         """One sentence on each thing that the tables' claims need and these layers have not."""
         cautions = []
         for reason in ("mixed", "apart"):
-            names = [str(layer.layer) for layer in self.layers if layer.capped == reason]
+            names = [layer.name for layer in self.layers if layer.capped == reason]
             if names:
                 cautions.append(CAUTIONS[reason].format(layers=_listed(names)))
         if any(_is_sampled(layer) for layer in self.layers):
@@ -386,12 +392,14 @@ def _layer_fields(statistics: RouterStatistics, name: Layer, agreement: Agreemen
     if statistics.n_chosen > 1 and n_slots > 0 and are_all_choices:
         found |= _coactivation_fields(layer, n_experts)
     if agreement is not None:
-        found |= {
+        compared = {
             "flip_rate": agreement.flip_rate,
             "chance_flip_rate": agreement.chance_flip_rate,
             "matched_flip_rate": agreement.matched_flip_rate,
             "agreement_information": agreement.information,
         }
+        # nan where it means nothing, as between runs of different numbers of experts
+        found |= {name: rate for name, rate in compared.items() if not np.isnan(rate)}
     return found
 
 

@@ -153,9 +153,10 @@ def bank_summary(bank: ExpertBank) -> dict[str, str | int | float]:
     accuracies = bank.accuracies("test")
     pairs = np.triu_indices(bank.n_experts, 1)
     disagreements = bank.disagreements("test")[pairs]
+    recipe = bank.manifest.get("recipe")
     return {
         "bank": bank.name,
-        "batch_size": bank.manifest["recipe"]["batch_size"],
+        "batch_size": recipe.get("batch_size", "") if isinstance(recipe, dict) else "",
         "lowest_accuracy": float(accuracies.min()),
         "highest_accuracy": float(accuracies.max()),
         "lowest_disagreement": float(disagreements.min(initial=1)),

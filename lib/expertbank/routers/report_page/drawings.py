@@ -173,7 +173,7 @@ def _name_layers(axis: Any, report: RoutingReport) -> None:
     step = max(1, -(-n // _MOST_MARKS))
     numbered = all(isinstance(layer.layer, int) for layer in report.layers)
     places = range(0, n, step)
-    axis.set_ticks(places, [str(report.layers[i].layer if numbered else i + 1) for i in places])
+    axis.set_ticks(places, [report.layers[i].name if numbered else str(i + 1) for i in places])
     axis.set_label_text("layer" if numbered else "layer, in the order of the table")
 
 
@@ -288,7 +288,7 @@ def _load_figure(report: RoutingReport) -> tuple[str, str] | None:
     svg = _svg(lambda axes: _draw_loads(axes, report, loads), height)
     return svg, (
         "Load of each expert in each layer over the mean load: 1 is balance, dark blue is idle, "
-        f"yellow is busy. The busiest expert, in layer {busiest.layer}, has "
+        f"yellow is busy. The busiest expert, in layer {busiest.name}, has "
         f"{1 + _violation(busiest):.2f} times the mean; {n_dead} experts in all layers together "
         "serve no token."
     )
