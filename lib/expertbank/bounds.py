@@ -298,7 +298,8 @@ def loss_difference_bound(
     losses = np.asarray(as_interval(as_losses(losses), "losses", 0, 1))
     risks = weights @ losses
     ghost_only = float(weights @ (conditionals * (1 - losses) * risks).sum(axis=1))
-    training_only = float(weights @ (conditionals * losses * (1 - risks)).sum(axis=1))
+    chances_right = weights @ (1 - losses)  # 1 - risks, which rounding may take below 0
+    training_only = float(weights @ (conditionals * losses * chances_right).sum(axis=1))
     differ = ghost_only + training_only
     if differ == 0:
         return 0.0

@@ -16,7 +16,7 @@ import warnings
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import expertbank as eb
@@ -169,8 +169,10 @@ def test_information_is_finite_and_not_negative(seed):
     assert (found["kl_divergence itself"] == 0).all()
 
 
-@settings(max_examples=400)
+@settings(max_examples=600)
 @given(seeds)
+@example(5168)
+@example(1900)
 def test_bounds_are_finite(seed):
     rng = np.random.default_rng(seed)
     q = posteriors_of(rng)
@@ -199,8 +201,8 @@ def test_bounds_are_finite(seed):
     }
     assert_finite(found)
     assert min(found.values()) >= 0
-    # the weaker of two is never below the stronger, beyond rounding
-    assert found["disintegrated"] <= found["individual"] * (1 + 1e-12)
+    # the weaker of two is never below the stronger, but for rounding and for what tiny floats lose
+    assert found["disintegrated"] <= found["individual"] * (1 + 1e-12) + 1e-150
     assert found["kearns_saul"] >= found["okamoto"] * (1 - 1e-12)
 
 

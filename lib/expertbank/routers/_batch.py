@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_array
+from expertbank._checks import LARGEST, as_array
 
 
 def as_mask(mask: ArrayLike | None, n_tokens: int) -> np.ndarray:
@@ -75,14 +75,15 @@ def as_integers(
 def as_amounts(
     values: ArrayLike, name: str, shape: tuple[int, ...], keep: np.ndarray
 ) -> np.ndarray:
-    """Finite numbers >= 0 of this shape, of the tokens to keep."""
+    """Numbers >= 0 of this shape, up to `LARGEST`, of the tokens to keep."""
     array = as_array(values, name)
     if array.shape != tuple(shape):
         raise ValueError(f"{name} has shape {array.shape}; allowed is {tuple(shape)}")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} has dtype {array.dtype}; allowed are real numbers")
     array = array[keep].astype(float)
-    wrong = ~(array >= 0) | ~np.isfinite(array)
+    wrong = ~(array >= 0) | ~(array <= LARGEST)
     if wrong.any():
-        raise ValueError(f"{name} holds {array[wrong][0]:g}; allowed are numbers >= 0")
+        worst = array[wrong][0]
+        raise ValueError(f"{name} holds {worst:g}; allowed are numbers >= 0, up to {LARGEST:g}")
     return array
