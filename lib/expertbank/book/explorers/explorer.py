@@ -49,12 +49,12 @@ class Explorer:
 
     def start(self) -> dict[str, float]:
         """Where every dial stands at first."""
-        return {name: dial.start for name, dial in self.dials.items()}
+        return {name: float(dial.start) for name, dial in self.dials.items()}
 
     def __repr__(self) -> str:
         return f"Explorer {self.name!r} with dials {', '.join(self.dials)}"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if "EXPERTBANK_STATIC" in os.environ:
             return {"text/html": as_html(self), "text/plain": repr(self)}
         from expertbank.book.explorers.widget import sliders_around

@@ -21,7 +21,8 @@ class Axis:
     """One axis of a panel: it stays where it is while a dial moves.
 
     `label` names the quantity with its unit. `categories` are the names at 0, 1, 2, ... of an axis
-    that has no scale; then `low` and `high` are -0.5 and their number minus 0.5.
+    that has no scale; then `low` and `high` are -0.5 and their number minus 0.5. Those of y stand
+    from the top down.
     """
 
     label: str

@@ -1,0 +1,163 @@
+// Explorers: dials, the picture of a scene, and what a reader can do with it. `mount` makes one of the packed scenes
+// of a page, `render` one of a model of anywidget.
+import { legendOf, pointsOf, spoken, swatch } from "./draw.js";
+import { escape, named, panelOn } from "./panel.js";
+import { unpack } from "./unpack.js";
+
+const WIDE = 640; // pixels, from which on panels stand side by side
+const GAP = 28;
+const SKELETON = `<div class="explorer-panels" role="group"></div><ul class="explorer-legend"></ul><dl class="explorer-readings"></dl>
+  <div class="explorer-tools"><button type="button" class="explorer-pin" aria-pressed="false">Pin to compare</button>
+  <button type="button" class="explorer-reset">Reset</button><details><summary>Numbers</summary>
+  <div class="explorer-table" tabindex="0" role="region" aria-label="Numbers of the picture"></div></details></div>
+  <p class="explorer-voice" role="status"></p>`;
+
+function printed({ digits }, number) {
+  if (number === null) return "–";
+  return digits < 0 ? spoken(number, -digits) : number.toFixed(digits).replace("-", "−");
+}
+
+function words(reading) {
+  const error = reading.error === null ? "" : ` ± ${printed(reading, reading.error)}`;
+  return `${printed(reading, reading.value)}${error} ${reading.unit}`.trim();
+}
+
+function tableOf({ x, y, series, marks, title }) {
+  const points = [...marks, ...series.flatMap((one) => pointsOf(one).map((point) => ({ ...point, name: one.name })))];
+  const cells = (at) => `<th scope="row">${escape(at.name)}</th><td>${named(x, at.x)}</td><td>${named(y, at.y)}</td>`;
+  return `<table><caption>${escape(title || y.label)}</caption>
+    <tr><th scope="col">what</th><th scope="col">${escape(x.label)}</th><th scope="col">${escape(y.label)}</th></tr>
+    ${points.map((at) => `<tr>${cells(at)}</tr>`).join("")}</table>`;
+}
+
+// The picture below the dials; it returns a function that shows a scene.
+function picture(host, { alt, settings, onMove, onReset }) {
+  const document = host.ownerDocument;
+  const box = document.createElement("div");
+  box.innerHTML = SKELETON;
+  host.append(box);
+  const names = ["panels", "legend", "readings", "pin", "reset", "table", "voice"];
+  const [panels, legend, readings, pin, reset, table, voice] = names.map((name) => box.querySelector(`.explorer-${name}`));
+  panels.setAttribute("aria-label", alt);
+  let [scene, ghost, draws, silence] = [null, null, [], 0];
+
+  const say = (text) => {
+    clearTimeout(silence);
+    silence = setTimeout(() => (voice.textContent = text), 400);
+  };
+  const draw = (width) => {
+    const columns = width < WIDE ? 1 : Math.min(2, scene.panels.length);
+    panels.style.cssText = `--columns: ${columns}`;
+    const size = { width: Math.floor((width - GAP * (columns - 1)) / columns), height: width < WIDE ? 270 : 340 };
+    scene.panels.forEach((panel, i) => draws[i](panel, { ...size, ghost: ghost?.panels[i] }));
+  };
+  const tabulate = () => {
+    if (table.parentNode.open) table.innerHTML = scene.panels.map(tableOf).join("");
+  };
+  const show = (next, width = panels.clientWidth) => {
+    if (draws.length !== next.panels.length) {
+      panels.replaceChildren();
+      draws = next.panels.map((panel) => panelOn(panels, panel, { say, onMove }));
+    }
+    const lines = next.readings.map((reading) => [escape(reading.name), words(reading)]);
+    if (scene) say(lines.map((line) => line.join(" ")).join("; "));
+    scene = next;
+    if (width) draw(width);
+    readings.innerHTML = lines.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
+    const entries = legendOf(scene);
+    if (ghost) entries.push({ name: `pinned: ${ghost.settings}`, look: 5, kind: "ghost" });
+    legend.innerHTML = entries.map(({ name }) => `<li>${escape(name)}</li>`).join("");
+    entries.forEach((entry, i) => legend.children[i].prepend(swatch(entry, document)));
+    tabulate();
+  };
+  pin.addEventListener("click", () => {
+    ghost = ghost ? null : { ...scene, settings: settings() };
+    pin.setAttribute("aria-pressed", String(Boolean(ghost)));
+    pin.textContent = ghost ? "Unpin" : "Pin to compare";
+    show(scene);
+  });
+  reset.addEventListener("click", onReset);
+  table.parentNode.addEventListener("toggle", tabulate);
+  if (typeof ResizeObserver === "function") new ResizeObserver(() => panels.clientWidth && draw(panels.clientWidth)).observe(panels);
+  return show;
+}
+
+const valueOf = (dial, place) => `${dial.names[place] ?? spoken(dial.stops[place])} ${dial.unit}`.trim();
+
+const dialOf = (dial) => `<label class="explorer-dial"><span>${escape(dial.label)}</span><output></output>
+  <input type="range" min="0" max="${dial.stops.length - 1}" step="1"></label>`;
+
+function nearestStop({ stops }, value) {
+  const far = stops.map((stop) => Math.abs(stop - value));
+  return far.indexOf(Math.min(...far));
+}
+
+// The dials and the picture of a page, and a function that goes to places among the stops. Where the dials stand is
+// kept in the address.
+export function build(host, { dials, name, alt, ...packed }, width) {
+  const sceneAt = unpack(packed);
+  host.innerHTML = `<div class="explorer-dials">${dials.map(dialOf).join("")}</div>`;
+  const inputs = [...host.querySelectorAll("input")];
+  let places = dials.map((dial) => dial.start);
+  let waiting = 0;
+
+  const keep = () => {
+    const address = new URL(location.href);
+    dials.forEach((dial, i) => {
+      const key = `${name}.${dial.name}`;
+      address.searchParams.delete(key);
+      if (places[i] !== dial.start) address.searchParams.set(key, dial.stops[places[i]]);
+    });
+    if (address.href !== location.href) history.replaceState(history.state, "", address);
+  };
+  const go = (next) => {
+    places = next;
+    inputs.forEach((input, i) => {
+      const value = valueOf(dials[i], places[i]);
+      input.value = places[i];
+      input.setAttribute("aria-valuetext", value);
+      input.previousElementSibling.textContent = value;
+    });
+    show(sceneAt(places), width);
+  };
+  const move = (next) => {
+    go(next);
+    clearTimeout(waiting);
+    waiting = setTimeout(keep, 250);
+  };
+  const show = picture(host, {
+    alt,
+    settings: () => dials.map((dial, i) => `${dial.label} ${valueOf(dial, places[i])}`).join(", "),
+    onMove: (wanted) => move(dials.map((dial, i) => (dial.name in wanted ? nearestStop(dial, wanted[dial.name]) : places[i]))),
+    onReset: () => move(dials.map((dial) => dial.start)),
+  });
+  host.addEventListener("input", () => move(inputs.map((input) => Number(input.value))));
+  return go;
+}
+
+// The explorer of a page, from the packed scenes in it.
+export function mount(host) {
+  const packed = JSON.parse(host.querySelector("script").textContent);
+  const asked = new URLSearchParams(location.search);
+  const placeOf = (dial) => {
+    const value = asked.get(`${packed.name}.${dial.name}`);
+    return value === null ? dial.start : nearestStop(dial, Number(value));
+  };
+  build(host, packed)(packed.dials.map(placeOf));
+}
+
+// What anywidget calls: the sliders are those of ipywidgets, and the kernel answers.
+export function render({ model, el }) {
+  el.classList.add("explorer");
+  const onMove = (wanted) => model.send(wanted);
+  const onReset = () => model.send(model.get("start"));
+  const show = picture(el, { alt: model.get("alt"), settings: () => "before", onMove, onReset });
+  const update = () => show(model.get("scene"));
+  model.on("change:scene", update);
+  update();
+  return () => model.off("change:scene", update);
+}
+
+export default { render };
+
+if (typeof window === "object") document.querySelectorAll(".explorer > script").forEach((script) => mount(script.parentNode));
