@@ -76,7 +76,7 @@ batch-sizes: $(TRAIN)  ## train a bank at each common batch size and measure whi
 report: $(BOOK)  ## paper against ours, on the shipped bank
 	expertbank report
 
-benchmark: $(TEST)  ## the solver beside its peers, into data/benchmarks/solver.json (resumes; wants an idle machine)
+benchmark: $(TEST)  ## the solver beside its peers, into build/benchmarks/full (resumes; wants an idle machine)
 	$(INSTALL) --editable '.[bench]'
 	python benchmarks/solver.py
 

@@ -1,13 +1,14 @@
 """The distortion-rate solver beside its peers, in one run: python benchmarks/solver.py (about 25
 minutes)
 
-    python benchmarks/solver.py                      everything, into data/benchmarks/solver.json
-    python benchmarks/solver.py --quick              small tables and caps, into
-    build/benchmarks/solver.json python benchmarks/solver.py --only points own_gap        these
-    sections anew, in the file that is there
+    python benchmarks/solver.py                        everything, into build/benchmarks/full
+    python benchmarks/solver.py --quick                small tables and caps, into .../quick
+    python benchmarks/solver.py --only points own_gap  these sections anew, in that file
+    python benchmarks/solver.py --out data/benchmarks  everything, into what the book ships
 
-The file is written whole after every row, so a run that was interrupted goes on where it stopped;
-one that is complete starts anew. It holds `date`, `complete`, `settings`, `machine`, `versions`,
+The folder holds solver.json and, once that is complete, a manifest that seals it. The file is
+written whole after every row, so a run that was interrupted goes on where it stopped; one that is
+complete starts anew. It holds `date`, `complete`, `settings`, `machine`, `versions`,
 and lists of rows, each a flat dictionary: tables, points (one price, cold), curves (100 prices),
 own_gap (ours at the gap that SLSQP reached), growth_inputs, growth_experts, floor (against plain
 matrix products), memory, streaming, imports, and, from these, slopes and targets.
@@ -48,8 +49,16 @@ except ImportError:
     threadpool_limits = None
 
 from expertbank import load_bank, rate_distortion, rate_distortion_curve, tables
+from expertbank._files import write_atomically
+from expertbank.shipped.manifest import MANIFEST, read_json, seal
 
 ROOT = Path(__file__).parents[1]
+RESULTS = "solver.json"
+ABOUT = {
+    "title": "The distortion-rate solver beside its peers",
+    "recipe": "python benchmarks/solver.py",
+    "source": "made by this project; CC0 1.0",
+}
 LAMS = np.geomspace(10, 1e-3, 100)
 SINGLE = (1.0, 0.1, 0.01)
 TOL = 1e-9
@@ -724,7 +733,7 @@ def versions():
 
 def opened(path, settings, only):
     """The results so far, without the sections that are asked for anew."""
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = read_json(path) if path.exists() else {}
     if results and results["settings"] != json.loads(json.dumps(settings)):
         if only:
             raise SystemExit(f"{path} was made with other settings: a full run has to replace it")
@@ -745,14 +754,16 @@ def opened(path, settings, only):
 
 
 def write(results, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".tmp")
-    partial_path.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(partial_path, path)
+    text = json.dumps(results, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def run(path, settings, only):
+def run(folder, settings, only):
+    """Every row that is missing; what is not complete has no manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RESULTS
     results = opened(path, settings, only)
+    (folder / MANIFEST).unlink(missing_ok=True)
     begun = time.perf_counter()
     for section, key, function in jobs(settings, results):
         if (only and section not in only) or any(row["key"] == key for row in results[section]):
@@ -772,6 +783,8 @@ def run(path, settings, only):
         print(f"[{now - begun:6.0f} s, +{now - start:.1f}] {section}: {key}: {numbers}", flush=True)
     results["complete"] = all(results[section] for section in SECTIONS)
     write(results, path)
+    if results["complete"]:
+        seal(folder, ABOUT, [RESULTS])
     for row in results["targets"]:
         print(
             f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} "
@@ -801,7 +814,7 @@ def main():
     parser.add_argument(
         "--streaming", type=int, nargs="*", help="numbers of inputs of the tables on disk"
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="folder; default build/benchmarks/full or quick")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -813,8 +826,8 @@ def main():
     settings = (QUICK if args.quick else FULL) | {
         name: v for name, v in chosen.items() if v is not None
     }
-    folder = ROOT / ("build" if args.quick else "data") / "benchmarks"
-    run(args.out or folder / "solver.json", settings, args.only)
+    folder = ROOT / "build" / "benchmarks" / ("quick" if args.quick else "full")
+    run(args.out or folder, settings, args.only)
 
 
 if __name__ == "__main__":

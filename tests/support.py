@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expertbank.shipped.manifest import describe_file
+from expertbank.shipped.manifest import MANIFEST, seal
 
 # images of each split that tests train on
 SLICE = {"train": 600, "test": 300}
@@ -42,12 +42,10 @@ def refused(
     return message
 
 
-def reseal(folder: Path) -> None:
-    """Make the manifest vouch for whatever the files hold now."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"] = {name: describe_file(folder / name) for name in manifest["files"]}
-    path.write_text(json.dumps(manifest))
+def reseal(folder: Path, **changes: object) -> None:
+    """Make the manifest vouch for whatever the files hold now, and for what it states newly."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    seal(folder, manifest | changes, list(manifest["files"]))
 
 
 def say(request: pytest.FixtureRequest, line: str) -> None:

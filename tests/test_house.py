@@ -43,7 +43,7 @@ LAYERS = [
     {"training.experts", "training.corpus"},
     {"training.gates", "training.testbed_model"},
     {"training.testbed_runs"},
-    {"book.claims.evidence", "book.figures.style", "book.numbers", "book.tables"},
+    {"book.claims.evidence", "book.figures.style", "book.numbers", "book.source", "book.tables"},
     {"book.claims.registry"},
     {"book.claims.p1", "book.claims.p2", "book.claims.p3"},
     {"book.claims"},
@@ -55,6 +55,16 @@ LAYERS = [
         "book.figures.routers",
     },
     {"book.figures"},
+    {"book.explorers.scene", "book.explorers.common"},
+    {"book.explorers.grid", "book.explorers.widget"},
+    {"book.explorers.explorer"},
+    {
+        "book.explorers.banks",
+        "book.explorers.channel",
+        "book.explorers.second_look",
+        "book.explorers.testbed",
+    },
+    {"book.explorers.gates", "book.explorers.start"},
     {"book.explorers"},
     {"cli"},
 ]
@@ -253,8 +263,10 @@ def code_lines(path):
 # It also checks sizes before memory is taken, ends a search that would be endless, and keeps every
 # number finite; the routers check sizes too. 250 lines are for files that are damaged or hostile,
 # and for outputs that never replace what they should not.
+# The book's tables are numbered, aligned and read aloud, and its excerpts are cut: 160 lines.
+# Training keeps a partial run to one manifest and one writer, and ends its workers with it: 35.
 # The book has the prepared frames of its explorers, which vector drawings will make unnecessary.
-CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1300, "book": 2400, "cli": 350}
+CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 2560, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

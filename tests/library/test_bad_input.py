@@ -510,7 +510,7 @@ DAMAGE = {
     ),
     "wrong hash": (
         lambda f: damage(f / "manifest.json", other_hash),
-        r"has sha256 \w+, the manifest says 0\w+",
+        r"manifest\.json was changed after it was sealed",
     ),
     "cut manifest": (lambda f: damage(f / "manifest.json", lambda d: d[:-20]), NO_MANIFEST),
     "binary manifest": (

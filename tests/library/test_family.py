@@ -3,6 +3,7 @@ on a cluster."""
 
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,10 @@ def test_a_killed_run_goes_on_and_whole_banks_are_left_alone(
     before = contents(tmp_path / "killed")
     experts.train_family(tmp_path / "killed", tiny, n_jobs=1, device="cpu")
     assert contents(tmp_path / "killed") == before
+    other = tiny | {"tiny-2": experts.Recipe(n_experts=2, subset_size=100, seed=9)}
+    with pytest.raises(ValueError, match=r"tiny-2 holds a bank of another recipe"):
+        experts.train_family(tmp_path / "killed", other, n_jobs=1, device="cpu")
+    assert contents(tmp_path / "killed") == before
     shutil.rmtree(tmp_path / "killed" / "tiny-1")
     experts.train_family(tmp_path / "killed", tiny, n_jobs=1, device="cpu")
     after = contents(tmp_path / "killed")
@@ -162,15 +167,45 @@ def test_a_dask_cluster_gives_the_same_bytes(experts, tiny, tmp_path):
 # --- from the command line ---
 
 
+@pytest.mark.parametrize(
+    ("what", "trains", "place"),
+    [
+        ("mnist", "experts.train_bank", "build/banks/mnist"),
+        ("specialists", "experts.train_bank", "build/banks/specialists"),
+        ("family", "experts.train_family", "build/banks/family"),
+        ("gates", "gates.train_gates", "build/gates"),
+        ("testbed", "testbed_runs.train_testbed", "build/testbed"),
+    ],
+)
+def test_nothing_is_trained_into_the_shipped_data_unasked(
+    torch, tmp_path, monkeypatch, what, trains, place
+):
+    seen = []
+    monkeypatch.setattr(f"expertbank.training.{trains}", lambda *a, **k: seen.append(Path(a[0])))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", what]) == 0
+    assert seen == [Path(place)] and not seen[0].is_absolute()
+
+
+@pytest.mark.parametrize("what", ["mnist", "specialists", "gates", "testbed"])
+def test_what_is_sealed_is_not_trained_over(torch, capsys, contents, what):
+    folder = {"gates": "gates", "testbed": "testbed"}.get(what, f"banks/{what}")
+    before = contents(REPOSITORY / "data" / folder)
+    assert cli.main(["train", what, "--out", str(REPOSITORY / "data" / folder)]) == 2
+    assert "already holds" in capsys.readouterr().err
+    assert contents(REPOSITORY / "data" / folder) == before
+    assert not (REPOSITORY / "data" / f"{folder}.partial").exists()
+
+
 def test_train_family_passes_on_what_it_is_told(torch, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "expertbank.training.experts.train_family", lambda *a, **k: seen.append((a, k))
     )
     assert cli.main(["train", "family", "--out", str(tmp_path), "--jobs", "3"]) == 0
-    assert cli.main(["train", "family"]) == 0
+    assert cli.main(["train", "family", "--out", str(tmp_path)]) == 0
     assert seen[0] == ((str(tmp_path),), {"download": False, "n_jobs": 3})
-    assert seen[1] == ((REPOSITORY / "data/banks/family",), {"download": False, "n_jobs": 2})
+    assert seen[1] == ((str(tmp_path),), {"download": False, "n_jobs": 2})
 
 
 def test_the_familys_recipes_are_not_up_to_the_caller(torch, capsys):

@@ -526,7 +526,7 @@ def test_unknown_names(sweep, tmp_path):
         sweep.losses("cifar")
     with pytest.raises(ValueError, match="kind is 'guessed'; allowed are"):
         sweep.estimates("mnist", "guessed")
-    with pytest.raises(FileNotFoundError, match="`make gates` trains anew"):
+    with pytest.raises(FileNotFoundError, match="`make gates` makes them anew"):
         load_gates(tmp_path)
 
 
@@ -548,10 +548,13 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(
     def few(split, root=None, download=False):
         return tuple(array[:60] for array in whole(split, mnist_root))
 
-    def head(name):
+    def head(name, sha256=None):
         full = load_bank(name)
+        manifest = full.manifest
+        if sha256 is not None:
+            manifest = manifest | {"files": {"predictions.npz": {"sha256": sha256}}}
         return type(full)(
-            full.name, full.folder, full.manifest, {k: v[:60] for k, v in full._arrays.items()}
+            full.name, full.folder, manifest, {k: v[:60] for k, v in full._arrays.items()}
         )
 
     whole = gates.load_mnist
@@ -566,6 +569,20 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(
     assert not (tmp_path / "gates").exists() and len(trained) == 3
     before = list(trained)
     trained.clear()
+    # what is there was not made by another recipe, nor from other banks
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "BEGIN", 0.5)
+        with pytest.raises(
+            ValueError, match=r"was begun with recipe\.begin 0\.25, not 0\.5; remove"
+        ):
+            gates.train_gates(tmp_path / "gates", n_jobs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "load_bank", lambda name: head(name, "0" * 64))
+        with pytest.raises(
+            ValueError, match=r"begun with banks\.mnist \w+.*, not 000.*; remove it"
+        ):
+            gates.train_gates(tmp_path / "gates", n_jobs=1)
+    assert not trained
     monkeypatch.setattr(
         gates, "train_gate", lambda i, lo, r: trained.append(r.name) or tiny.__wrapped__(lo)
     )

@@ -188,7 +188,7 @@ def test_killed_run_goes_on_where_it_stopped(
 
     partial = folder.with_name("small.partial")
     assert not folder.exists()  # nothing that could pass for a bank
-    assert sorted(files(partial)) == ["expert_00.safetensors", "recipe.json"]
+    assert sorted(files(partial)) == ["begun.json", "expert_00.safetensors", "lock"]
     (partial / ".expert_01.safetensors.x1y2").write_bytes(b"a write that the kill cut short")
     before, again, at_the_end = contents(partial), [], {}
     train, assemble = experts.train_expert, experts._assemble
@@ -205,15 +205,87 @@ def test_killed_run_goes_on_where_it_stopped(
     assert not partial.exists()
 
 
-def test_partial_run_with_another_recipe_is_kept(experts, recipe, tmp_path, contents):
+KILLED_AT_EVERY_RENAME = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from expertbank.training import experts
+
+torch.set_num_threads(1)
+sizes = {"train": 600, "test": 300}
+data = {split: [a[:n] for a in experts.load_mnist(split)] for split, n in sizes.items()}
+experts.load_mnist = lambda split, *rest: data[split]
+recipe = experts.Recipe(n_experts=2, subset_size=200)
+rename = os.replace
+
+def train(folder, renames):
+    # a process that is killed for good when it has written, and would rename, once more
+    child = os.fork()
+    if child == 0:
+        def replace(*paths):
+            if replace.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace.left -= 1
+            rename(*paths)
+        replace.left = renames
+        os.replace = replace
+        experts.train_bank(folder, recipe, n_jobs=1, device="cpu")
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+renames = 0
+while train(Path(sys.argv[1], str(renames), "small"), renames) != 0:
+    renames += 1
+"""
+
+
+def test_a_kill_between_a_write_and_its_rename_loses_nothing(
+    trained, experts, recipe, mnist_root, tmp_path, contents
+):
+    from safetensors.numpy import load_file
+
+    subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EVERY_RENAME, str(tmp_path / "kills")],
+        env={**os.environ, "EXPERTBANK_DATA": str(mnist_root)},
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    *killed, whole = sorted((tmp_path / "kills").iterdir(), key=lambda path: int(path.name))
+    # begun.json, two experts, weights, predictions and manifest, and the folder itself
+    assert len(killed) == 7
+    assert files(whole / "small") == files(trained)
+    for home in killed:
+        partial = home / "small.partial"
+        assert [path.name for path in home.iterdir()] == ["small.partial"]
+        assert [path for path in partial.rglob(".*.*")] or home == killed[-1]  # a write cut short
+        for path in partial.glob("expert_*"):
+            load_file(path)
+        before = contents(partial)
+        experts.train_bank(home / "small", recipe, n_jobs=1, device="cpu")
+        assert files(home / "small") == files(trained)
+        assert [path.name for path in home.iterdir()] == ["small"]
+        assert len([name for name in before if name.startswith("expert_")]) == min(
+            2, max(0, int(home.name) - 1)
+        )
+
+
+def test_partial_run_with_another_recipe_is_kept(experts, recipe, tmp_path, contents, monkeypatch):
     folder = tmp_path / "small"
-    experts.open_partial(folder, asdict(recipe))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experts, "train_expert", stop)
+        experts.train_bank(folder, recipe, n_jobs=1, device="cpu")
     before = contents(tmp_path)
+    assert "small.partial/begun.json" in before
     other = experts.Recipe(n_experts=2, subset_size=300)
     with pytest.raises(
-        ValueError, match=r"small\.partial was begun with .*200.*, not .*300.*; remove it"
+        ValueError,
+        match=r"small\.partial was begun with .*recipe\.subset_size 200, not 300; remove",
     ):
-        experts.train_bank(folder, other, n_jobs=1)
+        experts.train_bank(folder, other, n_jobs=1, device="cpu")
     assert contents(tmp_path) == before
 
 

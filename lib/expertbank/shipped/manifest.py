@@ -1,5 +1,5 @@
-"""Folders that vouch for themselves: a manifest with size and sha256 of every file, written last,
-and where the folders that the project ships are found."""
+"""Folders that vouch for themselves: a manifest with size and sha256 of every file and a seal on
+all that it states, written last, and where the folders that the project ships are found."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from expertbank._files import check_input, one_line, reading, write_atomically
 
 REPOSITORY = Path(__file__).parents[3]
 MANIFEST = "manifest.json"
+FORMAT = 2  # of manifests: what they state is sealed from 2 on
+# make targets that are not called what the folder is called
+TARGETS = {"banks": "batch-sizes", "benchmarks": "benchmark", "routers": "references"}
 
 
 def data_folder() -> Path:
@@ -40,16 +44,25 @@ def open_sealed(
 
     >>> folder, manifest, (table, arrays) = open_sealed(None, "gates", ["gates.csv", "gates.npz"])
     >>> table.name, manifest["format"]
-    ('gates.csv', 1)
+    ('gates.csv', 2)
     """
     place = data_folder() / kind if folder is None else Path(folder)
     if not (place / MANIFEST).is_file():
         raise FileNotFoundError(
-            f"no {kind} in {place}; `make {kind}` trains anew, "
+            f"no {kind} in {place}; `make {TARGETS.get(kind, kind)}` makes them anew, "
             f"and the shipped ones are in data/{kind} of the repository"
         )
     manifest = read_manifest(place, names, kind)
     return place, manifest, [check_file(place, manifest, name) for name in names]
+
+
+def shipped_file(kind: str, name: str) -> Path:
+    """Path of one of the files that the project ships, in `data/<kind>`, its hash checked.
+
+    >>> shipped_file("banks", "batch_sizes.csv").read_text().split(",")[1]
+    'batch_size'
+    """
+    return open_sealed(None, kind, [name])[2][0]
 
 
 def check_free(folder: str | os.PathLike, holds: str) -> None:
@@ -66,8 +79,8 @@ def check_free(folder: str | os.PathLike, holds: str) -> None:
 
 
 def seal(folder: str | os.PathLike, manifest: dict, names: Sequence[str]) -> None:
-    """Write `manifest.json` atomically, with size and sha256 of the named files that are already in
-    `folder`.
+    """Write `manifest.json` atomically: its format, what `manifest` states, size and sha256 of the
+    named files that are already in `folder`, and a sha256 of all this.
 
     Written last it says that the folder is whole. Raises FileNotFoundError where a file is missing.
 
@@ -80,39 +93,65 @@ def seal(folder: str | os.PathLike, manifest: dict, names: Sequence[str]) -> Non
     """
     folder = Path(folder)
     files = {name: describe_file(folder / name) for name in names}
-    text = json.dumps({**manifest, "files": files}, indent=2) + "\n"
+    stated = {"format": FORMAT} | manifest | {"format": FORMAT, "files": files}
+    text = json.dumps(stated | {"seal": _seal_of(stated)}, indent=2) + "\n"
     write_atomically(folder / MANIFEST, lambda file: file.write(text.encode()))
+
+
+def _seal_of(manifest: dict) -> str:
+    """sha256 of all that a manifest states but its seal, whatever the order and the spaces."""
+    stated = {key: value for key, value in manifest.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(
     folder: str | os.PathLike, needed: Sequence[str] = ("predictions.npz",), kind: str = "bank"
 ) -> dict:
     """The manifest that `seal` wrote; ValueError, naming the kind of folder, where it is not valid
-    JSON with a `files` table that has what is needed.
+    JSON of this format with a `files` table that has what is needed, or where anything in it was
+    changed.
 
     >>> manifest = read_manifest(data_folder() / "banks" / "mnist")
     >>> manifest["recipe"]["n_experts"]
     25
     """
     path = Path(folder) / MANIFEST
+    manifest = read_json(path, f"a {kind} manifest")
+    with reading(path):
+        _check_stated(path, manifest, needed, f"a {kind} manifest")
+    return manifest
+
+
+def _check_stated(path: Path, manifest: Any, needed: Sequence[str], what: str) -> None:
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if type(found) is not int:
+        raise ValueError(f"{path} is not {what} (it states no format); restore it from git")
+    if found != FORMAT:
+        age = "a newer" if found > FORMAT else "an older"
+        raise ValueError(
+            f"{path} was made by {age} version: its format is {found}, allowed is {FORMAT}"
+        )
+    if manifest.get("seal") != _seal_of(manifest):
+        raise ValueError(f"{path} was changed after it was sealed; restore it from git")
+    files = manifest.get("files")
+    missing = set(needed) - set(files) if isinstance(files, dict) else set(needed)
+    if missing:
+        raise ValueError(f"{path} is not {what} (it lists no {sorted(missing)})")
+
+
+def read_json(path: Path, what: str = "JSON") -> Any:
+    """The content of a JSON file; ValueError of one line where it is damaged or nested without end.
+
+    >>> read_json(data_folder() / "gates" / "manifest.json")["recipe"]["seeds"]
+    3
+    """
     check_input(path)
     with reading(path):
         try:
-            manifest = json.loads(path.read_text())
-            listed = [manifest["files"][name] for name in needed]
-            listed += manifest["files"].values()
-            complete = all({"bytes", "sha256"} <= set(file) for file in listed)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
             found = one_line(repr(error), 80)
-            raise ValueError(
-                f"{path} is not a {kind} manifest ({found}); restore it from git"
-            ) from error
-        if not complete:
-            raise ValueError(
-                f"{path} is not a {kind} manifest (files without size or sha256); restore it from "
-                "git"
-            )
-    return manifest
+            raise ValueError(f"{path} is not {what} ({found}); restore it from git") from error
 
 
 def check_file(folder: Path, manifest: dict, name: str) -> Path:

@@ -4,7 +4,7 @@ shipped weights."""
 from __future__ import annotations
 
 import os
-import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
 from expertbank._files import write_atomically
 from expertbank.distortions import DISTORTIONS, WINDOWS, distort, mixed, specialty
 from expertbank.shipped.bank import SPLITS, load_bank, save_bank
-from expertbank.shipped.manifest import check_file, check_free
+from expertbank.shipped.manifest import MANIFEST, check_file, check_free, read_manifest
 from expertbank.training.datasets import load_mnist
-from expertbank.training.resumable import open_partial, provenance, run_missing
+from expertbank.training.resumable import provenance, resumed, run_missing
 
 # small enough for the activations to stay in cache: 5 times faster than 2,000
 PREDICTION_BATCH = 50
@@ -223,8 +223,8 @@ def train_bank(
     into `folder`.
 
     Finished experts wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
-    FileExistsError where `folder` holds a bank, ValueError where the partial run has another
-    recipe.
+    FileExistsError where `folder` holds something, ValueError where the partial run has another
+    recipe or where another run is at work on it.
 
     >>> recipe = Recipe(n_experts=2, subset_size=1000)  # doctest: +SKIP
     >>> train_bank("small", recipe, download=True)  # doctest: +SKIP
@@ -246,17 +246,21 @@ def train_family(
     """Train many banks, a subfolder each, without weights; default: the `BANK_FAMILY` that the book
     ships.
 
-    Banks that exist are left alone, so the same call resumes. Experts are spread over workers by
-    joblib: `n_jobs` processes, or whatever `joblib.parallel_config` says, such as a Dask cluster.
+    Banks that exist are left alone, so the same call resumes; ValueError where one was made by
+    another recipe. Experts are spread over workers by joblib: `n_jobs` processes, or whatever
+    `joblib.parallel_config` says, such as a Dask cluster.
 
     >>> recipes = {f"seed-{seed}": Recipe(seed=seed) for seed in range(5)}  # doctest: +SKIP
     >>> train_family("family", recipes, n_jobs=4)  # doctest: +SKIP
     """
     recipes = BANK_FAMILY if recipes is None else recipes
     folders = {Path(folder) / name: recipe for name, recipe in recipes.items()}
-    missing = {
-        path: recipe for path, recipe in folders.items() if not (path / "manifest.json").exists()
-    }
+    missing = {}
+    for path, recipe in folders.items():
+        if not (path / MANIFEST).exists():
+            missing[path] = recipe
+        elif recipe_of(read_manifest(path)) != recipe:
+            raise ValueError(f"{path} holds a bank of another recipe; choose another folder")
     if missing:
         _train_all(missing, False, root, download, n_jobs, device)
 
@@ -274,17 +278,21 @@ def _train_all(
     data = {split: load_mnist(split, root, download) for split in SPLITS}
     for recipe in recipes.values():
         training_data(*data["train"], recipe, 0)  # raises before anything is written
-    partials = {folder: open_partial(folder, asdict(recipe)) for folder, recipe in recipes.items()}
     arrays = (*data["train"], data["test"][0])
-    tasks = {
-        partials[folder] / _expert_file(expert): (_trained, *arrays, recipe, expert, device)
-        for folder, recipe in recipes.items()
-        for expert in range(recipe.n_experts)
-    }
-    run_missing(tasks, "experts", n_jobs if device == "cpu" else 1)
-    for folder, recipe in recipes.items():
-        _assemble(folder, partials[folder], data, recipe, device, keep_weights)
-        shutil.rmtree(partials[folder])
+    with ExitStack() as stack:
+        places = {
+            folder: stack.enter_context(resumed(folder, _manifest(recipe, device), "a bank"))
+            for folder, recipe in recipes.items()
+        }
+        tasks = {
+            places[folder][0] / _expert_file(expert): (_trained, *arrays, recipe, expert, device)
+            for folder, recipe in recipes.items()
+            for expert in range(recipe.n_experts)
+        }
+        run_missing(tasks, "experts", n_jobs if device == "cpu" else 1)
+        for folder, recipe in recipes.items():
+            partial, whole = places[folder]
+            _assemble(whole, partial, data, recipe, device, keep_weights)
 
 
 def verify_bank(
@@ -349,17 +357,14 @@ def recipe_of(manifest: dict) -> Recipe:
     >>> recipe_of(load_bank("mnist").manifest) == Recipe()
     True
     """
-    recipe = {
-        name: value
-        for name, value in manifest.get("recipe", {}).items()
-        if name not in ARCHITECTURE
-    }
-    kind = SpecialistRecipe if "distortions" in recipe else Recipe
+    stated = manifest.get("recipe", {})
     try:
+        recipe = {name: value for name, value in stated.items() if name not in ARCHITECTURE}
+        kind = SpecialistRecipe if "distortions" in recipe else Recipe
         return kind(**recipe)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(
-            f"the manifest's recipe {recipe} is none that this version knows: {error}"
+            f"the manifest's recipe {stated} is none that this version knows: {error}"
         ) from error
 
 
@@ -404,17 +409,15 @@ def _assemble(
     if keep_weights:
         extra_files = ("weights.safetensors",)
         _save_weights(folder / "weights.safetensors", experts)
-    manifest = _manifest(recipe, accuracies, device)
+    manifest = _manifest(recipe, device) | {"accuracies": accuracies}
     save_bank(folder, labels, predictions, manifest, extra_files)
 
 
-def _manifest(recipe: Recipe, accuracies: dict[str, list[float]], device: str) -> dict:
+def _manifest(recipe: Recipe, device: str) -> dict:
     return {
-        "format": 1,
         "title": f"{recipe.n_experts} MNIST CNNs, one epoch on {recipe.subset_size} images each",
         "recipe": {**ARCHITECTURE, **asdict(recipe)},
         "seeds": BANK_SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {}),
-        "accuracies": accuracies,
         **provenance("numpy", "torch", "torchvision", device=device),
         "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; "
         "predictions and weights: this project, CC BY-SA 3.0",

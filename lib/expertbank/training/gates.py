@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -41,7 +40,7 @@ from expertbank.shipped.gates import (
 from expertbank.shipped.manifest import check_free
 from expertbank.training.datasets import load_mnist
 from expertbank.training.experts import as_input, expert_network, judged_on, logits, recipe_of
-from expertbank.training.resumable import open_partial, provenance, run_missing
+from expertbank.training.resumable import Task, provenance, resumed, run_missing
 
 NEIGHBOURS = 20
 VOTERS = 3
@@ -323,21 +322,25 @@ def train_gates(
     training images vote for labels, and write `folder`.
 
     What is finished waits in `<folder>.partial`, so a killed run goes on where it stopped. Raises
-    FileExistsError where `folder` holds gates.
+    FileExistsError where `folder` holds something, ValueError where the partial run has another
+    recipe or other banks, or where another run is at work on it.
 
     >>> train_gates("gates", download=True, n_jobs=2)  # an hour and a half  # doctest: +SKIP
     """
-    folder = Path(folder)
     check_free(folder, "gates")
-    partial = open_partial(folder)
     mnist = {split: load_mnist(split, root, download) for split in SPLITS}
-    train_labels = mnist["train"][1]
     banks = {name: load_bank(name) for name in LAMS}
     arrays = {}
     for name, bank in banks.items():
         recipe = recipe_of(bank.manifest)
         images = [judged_on(mnist[split][0], split, recipe) for split in SPLITS]
         arrays[name] = (*images, *(bank.losses(split) for split in SPLITS))
+    with resumed(folder, _manifest(banks), "gates") as (partial, whole):
+        run_missing(_tasks(partial, arrays, mnist["train"][1]), "gates", n_jobs)
+        _assemble(whole, partial, banks)
+
+
+def _tasks(partial: Path, arrays: dict[str, tuple], train_labels: np.ndarray) -> dict[Path, Task]:
     tasks = {}
     for name, kind in product(LAMS, ESTIMATES):
         tasks[_estimate_file(partial, name, kind)] = (_estimated, *arrays[name], kind)
@@ -345,9 +348,7 @@ def train_gates(
         tasks[_estimate_file(partial, name, VOTED)] = (_voted, *arrays[name][:2], train_labels)
     for gate in shipped_gates():
         tasks[_gate_file(partial, gate)] = (_trained, *arrays[gate.bank], gate)
-    run_missing(tasks, "gates", n_jobs)
-    _assemble(folder, partial, banks)
-    shutil.rmtree(partial)
+    return tasks
 
 
 def _estimate_file(partial: Path, bank: str, kind: str) -> Path:
@@ -434,7 +435,6 @@ def _manifest(banks: dict[str, ExpertBank]) -> dict:
         "voters": VOTERS,
     }
     return {
-        "format": 1,
         "title": f"{len(shipped_gates())} gates trained on expected loss + lam I(X;T), "
         "E[loss | x] by two regressions, and labels voted by the nearest training images",
         "recipe": recipe,

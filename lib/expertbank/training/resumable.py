@@ -1,7 +1,7 @@
 """Long work in many tasks, each with a file of its own: a killed run goes on where it stopped.
 
-Finished files wait in `<folder>.partial`; whoever began the work makes the folder of them and
-removes the rest.
+Finished files wait in `<folder>.partial`, which belongs to one run and one manifest. What comes of
+them is put together there too, and becomes `<folder>` by one rename.
 """
 
 from __future__ import annotations
@@ -9,44 +9,67 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from expertbank._files import write_atomically
+from expertbank._files import PathLike, one_line, write_atomically
+from expertbank.shipped.manifest import check_free, read_json
 
 # a function that returns the bytes of a file, and its arguments
 Task = tuple[Any, ...]
+BEGUN = "begun.json"  # the manifest that a run was begun with
+LOCK = "lock"
+SHOWN = 3  # differences between two manifests that a sentence names
+WATCH = 0.5  # seconds between two looks at whether the parent lives
 
 
-def open_partial(folder: str | os.PathLike, recipe: dict | None = None) -> Path:
-    """The folder `<folder>.partial`, made where it is missing, for the files of `run_missing`.
+@contextmanager
+def resumed(folder: PathLike, manifest: dict, holds: str) -> Iterator[tuple[Path, Path]]:
+    """Where finished tasks wait, and where to put the result together: it becomes `folder` when
+    the block ends well, and what waited is removed.
 
-    Raises ValueError where it was begun with another recipe: what is in it belongs to other work.
+    Raises FileExistsError where `folder` already holds something, and ValueError where another
+    run is at work on it or where it was begun with another manifest: what is there belongs to
+    other work.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as home:
-    ...     open_partial(f"{home}/bank", {"seed": 1}).name
-    'bank.partial'
+    ...     with resumed(f"{home}/word", {"seed": 1}, "a word") as (finished, whole):
+    ...         whole.mkdir()
+    ...     os.listdir(home)
+    ['word']
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
+    target = Path(os.path.realpath(folder))
+    _check_empty(target, holds)
+    partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    if recipe is None:
-        return partial
-    note = partial / "recipe.json"
-    if not note.exists():
-        text = json.dumps(recipe).encode()
-        write_atomically(note, lambda file: file.write(text))
-    begun = json.loads(note.read_text())
-    if begun != recipe:
-        raise ValueError(f"{partial} was begun with {begun}, not {recipe}; remove it to start over")
-    return partial
+    try:
+        # the system lets go of it when a run is killed
+        lock = FileLock(partial / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another run is at work in {partial}; wait for it or choose another folder"
+        ) from None
+    with lock:
+        _check_empty(target, holds)  # the other run may just have ended
+        _check_begun(partial, manifest)
+        whole = partial / "whole"
+        shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed at its end
+        yield partial, whole
+        os.replace(whole, target)
+        shutil.rmtree(partial)
 
 
 def run_missing(tasks: dict[Path, Task], label: str, n_jobs: int | None = None) -> None:
@@ -54,9 +77,9 @@ def run_missing(tasks: dict[Path, Task], label: str, n_jobs: int | None = None) 
     bytes to put there.
 
     Tasks are spread over workers by joblib: `n_jobs` processes, or whatever
-    `joblib.parallel_config` says, such as a Dask cluster that shares the files. `label` stands
-    before the progress bar. Arrays should be arguments of their own and not inside others, so that
-    each worker gets them once.
+    `joblib.parallel_config` says, such as a Dask cluster that shares the files. Processes end with
+    the one that started them. `label` stands before the progress bar. Arrays should be arguments of
+    their own and not inside others, so that each worker gets them once.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as home:
@@ -67,7 +90,8 @@ def run_missing(tasks: dict[Path, Task], label: str, n_jobs: int | None = None) 
     """
     missing = {path: task for path, task in tasks.items() if not path.exists()}
     workers = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    done = workers(joblib.delayed(_to_file)(path, *task) for path, task in missing.items())
+    run = joblib.delayed(_to_file)
+    done = workers(run(os.getpid(), path, *task) for path, task in missing.items())
     finished = len(tasks) - len(missing)
     for _ in tqdm(done, total=len(tasks), initial=finished, desc=label, smoothing=0.05):
         pass
@@ -85,8 +109,60 @@ def provenance(*packages: str, **place: str) -> dict[str, dict[str, str]]:
     return {"versions": versions, "trained_on": place | machine}
 
 
-def _to_file(path: Path, function: Callable[..., bytes], *arguments) -> None:
+def _check_empty(target: Path, holds: str) -> None:
+    check_free(target, holds)
+    if target.exists() and any(target.iterdir()):
+        raise FileExistsError(f"{target} is not empty; choose another folder for {holds}")
+
+
+def _check_begun(partial: Path, manifest: dict) -> None:
+    """Note what a run was begun with, or raise ValueError where that was something else."""
+    note = partial / BEGUN
+    text = json.dumps(manifest, indent=2)
+    if not note.exists():
+        if any(path.name != LOCK for path in partial.iterdir() if path.name[0] != "."):
+            raise ValueError(f"{partial} does not say what it was begun with; remove it")
+        write_atomically(note, lambda file: file.write(text.encode()))
+    begun = _leaves(read_json(note))
+    wanted = _leaves(json.loads(text))
+    differing = []
+    for name in begun | wanted:
+        was = begun.get(name, "nothing")
+        now = wanted.get(name, "nothing")
+        if was != now:
+            differing.append(f"{name} {one_line(was, 40)}, not {one_line(now, 40)}")
+    if differing:
+        found = "; ".join(differing[:SHOWN])
+        raise ValueError(f"{partial} was begun with {found}; remove it to start over")
+
+
+def _leaves(tree: Any, name: str = "") -> dict[str, Any]:
+    """What a manifest states, without its nesting: `recipe.seed` and its value."""
+    if not isinstance(tree, dict):
+        return {name: tree}
+    found = {}
+    for key, value in tree.items():
+        found |= _leaves(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def _to_file(parent: int, path: Path, function: Callable[..., bytes], *arguments) -> None:
+    _end_with(parent)
     # one process per core: the same sums in the same order on every machine
     torch.set_num_threads(1)
     content = function(*arguments)
     write_atomically(path, lambda file: file.write(content))
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process soon after the one that started it: a killed run leaves no worker behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH)
+        os._exit(1)
+
+    # not in that process itself, nor in a worker on another machine
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()

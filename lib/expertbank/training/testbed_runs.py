@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from expertbank.training.corpus import (
     load_mix,
     placed_tokens,
 )
-from expertbank.training.resumable import open_partial, provenance, run_missing
+from expertbank.training.resumable import provenance, resumed, run_missing
 from expertbank.training.testbed_model import SIZES, Run, train_run
 
 SCOPES = (1, 2, 8, 16, 64)
@@ -101,26 +100,31 @@ def train_testbed(
     there is one.
 
     Finished runs wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
-    FileExistsError where `folder` holds a testbed.
+    FileExistsError where `folder` holds something, ValueError where the partial run has another
+    recipe or where another run is at work on it.
 
     >>> train_testbed("testbed", download=True, n_jobs=2)  # about an hour  # doctest: +SKIP
     """
-    folder = Path(folder)
     check_free(folder, "a testbed")
     if device is None:
         device = "cuda" if size == "large" and torch.cuda.is_available() else "cpu"
     runs = shipped_runs(size)
     mixes = {name: load_mix(name, root, download) for name in MIXES}
-    partial = open_partial(folder, {"size": size, **asdict(SIZES[size])})
-    tasks = {}
-    for run in runs:
-        mix = mixes[run.mix]
-        arrays = (mix.train, mix.held_out, mix.vocabulary, placed_tokens(mix, run.placed))
-        tasks[partial / f"{run.name}.npz"] = (_trained, run, *arrays, device)
-    run_missing(tasks, "runs", n_jobs if device == "cpu" else 1)
+    manifest = _manifest(size, mixes, device)
+    with resumed(folder, manifest, "a testbed") as (partial, whole):
+        tasks = {}
+        for run in runs:
+            mix = mixes[run.mix]
+            arrays = (mix.train, mix.held_out, mix.vocabulary, placed_tokens(mix, run.placed))
+            tasks[partial / f"{run.name}.npz"] = (_trained, run, *arrays, device)
+        run_missing(tasks, "runs", n_jobs if device == "cpu" else 1)
+        _assemble(whole, dict(zip(tasks, runs, strict=True)), manifest)
+
+
+def _assemble(folder: Path, runs: dict[Path, Run], manifest: dict) -> None:
     rows = []
     routing = {}
-    for run, path in zip(runs, tasks, strict=True):
+    for path, run in runs.items():
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive.items())
         names = arrays.pop("names").tolist()
@@ -128,8 +132,7 @@ def train_testbed(
         rows.append(asdict(run) | dict(zip(names, values, strict=True)))
         if run.name in EXAMPLES:
             routing[EXAMPLES[run.name]] = _by_token(arrays)
-    save_testbed(folder, rows, routing, _manifest(size, mixes))
-    shutil.rmtree(partial)
+    save_testbed(folder, rows, routing, manifest)
 
 
 def _trained(
@@ -165,9 +168,8 @@ def _by_token(routing: dict) -> dict:
     }
 
 
-def _manifest(size: str, mixes: dict[str, Mix]) -> dict:
+def _manifest(size: str, mixes: dict[str, Mix], device: str) -> dict:
     return {
-        "format": 1,
         "title": f"Routing testbed after P3, {size} size: {len(shipped_runs(size))} runs",
         "recipe": asdict(SIZES[size]) | MAIN_CONTRASTS,
         "data": {
@@ -183,7 +185,7 @@ def _manifest(size: str, mixes: dict[str, Mix]) -> dict:
             for name, mix in mixes.items()
         },
         "corpus": {"commit": COMMIT, "sha256": CORPUS_SHA256},
-        **provenance("numpy", "torch", "tokenizers"),
+        **provenance("numpy", "torch", "tokenizers", device=device),
         "source": "bible-corpus (Christodouloupoulos & Steedman 2015), CC0 1.0; "
         "these results: this project, CC0 1.0",
     }
