@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -89,9 +88,9 @@ def run_missing(tasks: dict[Path, Task], label: str, n_jobs: int | None = None) 
     'done'
     """
     missing = {path: task for path, task in tasks.items() if not path.exists()}
-    workers = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    run = joblib.delayed(_to_file)
-    done = workers(run(os.getpid(), path, *task) for path, task in missing.items())
+    ending = {"initializer": _end_with, "initargs": (os.getpid(),)}
+    workers = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", **ending)
+    done = workers(joblib.delayed(_to_file)(path, *task) for path, task in missing.items())
     finished = len(tasks) - len(missing)
     for _ in tqdm(done, total=len(tasks), initial=finished, desc=label, smoothing=0.05):
         pass
@@ -146,23 +145,19 @@ def _leaves(tree: Any, name: str = "") -> dict[str, Any]:
     return found
 
 
-def _to_file(parent: int, path: Path, function: Callable[..., bytes], *arguments) -> None:
-    _end_with(parent)
+def _to_file(path: Path, function: Callable[..., bytes], *arguments) -> None:
     # one process per core: the same sums in the same order on every machine
     torch.set_num_threads(1)
     content = function(*arguments)
     write_atomically(path, lambda file: file.write(content))
 
 
-@cache
 def _end_with(parent: int) -> None:
-    """End this process soon after the one that started it: a killed run leaves no worker behind."""
+    """End this worker soon after the process that started it, however that was killed."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH)
         os._exit(1)
 
-    # not in that process itself, nor in a worker on another machine
-    if os.getppid() == parent:
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
