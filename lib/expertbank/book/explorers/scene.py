@@ -9,7 +9,7 @@ kinds, axes, how many points a series has) is the form of the scene; the rest is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -119,16 +119,16 @@ class Scene:
     def to_json(self) -> dict[str, Any]:
         """The scene as lists, numbers and strings, as the ES module reads it; not a number is
         null."""
-        return _plain(asdict(self))
+        return _plain(self)
 
 
 def _plain(value: Any) -> Any:
-    """`value` without arrays, tuples or NumPy's numbers."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
+    """`value` without dataclasses, arrays, tuples or NumPy's numbers."""
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, np.ndarray) and np.isfinite(value).all():
+        return value.astype(float).tolist()
+    if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain(item) for item in value]
     if isinstance(value, (bool, str)) or value is None:
         return value

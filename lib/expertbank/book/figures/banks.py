@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
@@ -29,7 +27,7 @@ from expertbank.book.figures.style import (
     named_lines,
     panel_canvas,
 )
-from expertbank.rate_distortion import RateDistortion, RateDistortionCurve
+from expertbank.rate_distortion import RateDistortionCurve
 from expertbank.uncertainty import AccuracyRateCost, CurveBand
 
 # a bound is drawn at plus and minus its value; markers would sit on the frame
@@ -157,40 +155,6 @@ def bank_gap_histogram(gaps: np.ndarray, bounds: dict[str, float]) -> Figure:
     return figure
 
 
-def gap_histogram(
-    ends: Iterable[np.ndarray], reach: float, names: Iterable[str], onto: Figure | None = None
-) -> tuple[Figure, np.ndarray]:
-    """Axes for `gap_bars` from -reach to reach, high enough for samples `ends` of gaps, and the
-    bins."""
-    figure, ax = canvas(6, 3.6, onto)
-    bins = np.linspace(-reach, reach, 61)
-    ax.set(xlabel=GAP_LABEL, ylabel="runs", xlim=(-reach, reach))
-    ax.set_ylim(0, 1.1 * max(np.histogram(gaps, bins)[0].max() for gaps in ends))
-    entries = {}
-    for name, look in zip(names, ({"color": SKY, "lw": 6}, {"color": BLACK, "lw": 1.2})):
-        entries[f"population: {name}"] = look
-    for sigma, look in zip(("1", "1/2"), BOUND_LOOKS):
-        entries[f"± bound, σ = {sigma}"] = look
-    handles = [Line2D([], [], label=label, **look) for label, look in entries.items()]
-    legend_below(figure, 2, handles, frameon=False)
-    return figure, bins
-
-
-def gap_bars(
-    ax: Axes, samples: Iterable[np.ndarray], bins: np.ndarray, bounds: Iterable[float]
-) -> list[Artist]:
-    """Gaps under two populations, filled and outlined, and plus and minus the bounds with sigma 1
-    and 1/2."""
-    filled, outlined = (np.histogram(gaps, bins)[0] for gaps in samples)
-    artists: list[Artist] = [
-        ax.stairs(filled, bins, fill=True, color=SKY),
-        ax.stairs(outlined, bins, color=BLACK, lw=1.2),
-    ]
-    for value, look in zip(bounds, BOUND_LOOKS):
-        artists += [ax.axvline(place, **look) for place in (-value, value)]
-    return artists
-
-
 # --- chapter 7: Blahut-Arimoto curves ---
 
 
@@ -235,30 +199,6 @@ def marginals_by_lambda(lams: ArrayLike, marginals: np.ndarray, shown: int = 6) 
     ax.set(xlabel=r"price $\lambda$ of a nat", ylabel="share of images served", ylim=(0, None))
     ax.legend(loc="upper left", ncols=2)
     return figure
-
-
-def curve_and_shares(curve: RateDistortionCurve) -> Figure:
-    """A curve, and empty axes for the shares of its experts: the ground of `curve_point`."""
-    figure, (left, right) = panel_canvas(2, width=6.6, height=3.2)
-    left.plot(curve.rate, curve.distortion, "-", color=BLUE)
-    left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, 1.1 * curve.distortion.max()))
-    right.set(xlabel="expert", ylabel="share of images served", ylim=(0, 1))
-    right.set_xlim(-0.8, curve.marginal.shape[1] - 0.2)
-    return figure
-
-
-def curve_point(axes: Sequence[Axes], point: RateDistortion, highest_rate: float) -> list[Artist]:
-    """One point of a curve: its place and supporting line of slope -lambda, and the share of each
-    expert."""
-    left, right = axes
-    ends = np.array([0, 1.05 * highest_rate])
-    heights = point.distortion - point.lam * (ends - point.rate)
-    (line,) = left.plot(ends, heights, "--", color=RED)
-    (dot,) = left.plot(point.rate, point.distortion, "o", color=BLACK, ms=8)
-    place = {"transform": left.transAxes, "ha": "right", "va": "top"}
-    name = left.text(0.97, 0.95, f"slope −λ = −{point.lam:.3g}", **place)
-    bars = right.bar(np.arange(len(point.marginal)), point.marginal, color=BLUE)
-    return [line, dot, name, *bars]
 
 
 # --- chapter 8: the solver ---

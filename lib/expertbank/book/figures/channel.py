@@ -197,28 +197,22 @@ def bounds_by_alpha(alphas: ArrayLike, gaps: ArrayLike, bounds: Lines, union: fl
 # --- chapter 4: the alpha-mixture ---
 
 
-def alpha_plane(
-    curve: AlphaCurve,
-    marked: Sequence[float] = (0, 0.3, 0.5, 0.7, 1),
-    every: int = 1,
-    onto: Figure | None = None,
-) -> Figure:
+def alpha_plane(curve: AlphaCurve, marked: Sequence[float] = (0, 0.3, 0.5, 0.7, 1)) -> Figure:
     """P1 Fig. 2: the gap against the information, under the bound's lines.
 
-    The alphas in `marked` are named; one point in `every` has a marker. `onto` as in
-    `panel_canvas`.
+    The alphas in `marked` are named.
     """
-    figure, ax = canvas(6.8, 4.6, onto)
+    figure, ax = canvas(6.8, 4.6)
     reach = 1.06 * max(curve.information.max(), 0.1)
     line = np.linspace(0, reach, 400)
     for sigma, style, name in ((1, "--", "1"), (0.5, "-", "1/2")):
         bound = sigma * np.sqrt(2 * line / curve.sample_size)
         ax.plot(line, bound, style, color=BLACK, lw=1.3, label=rf"bound, $\sigma$ = {name}")
     test = {"color": ORANGE, "mfc": "white", "label": "separate test set"}
-    ax.plot(curve.information, curve.test_gap, "s:", ms=5, markevery=every, **test)
-    pool = {"color": BLUE, "errorevery": every, "label": "pool as exact population"}
+    ax.plot(curve.information, curve.test_gap, "s:", ms=5, **test)
+    pool = {"color": BLUE, "label": "pool as exact population"}
     error = 2 * curve.gap_error
-    ax.errorbar(curve.information, curve.gap, error, fmt="o-", ms=5, markevery=every, **pool)
+    ax.errorbar(curve.information, curve.gap, error, fmt="o-", ms=5, **pool)
     for alpha in marked:
         i = int(np.abs(curve.alphas - alpha).argmin())
         place = (curve.information[i], curve.gap[i])
@@ -272,14 +266,13 @@ def bsc_plane(
     sample_size: int,
     sampled: Sequence[BscSelection] = (),
     marked: Sequence[float] = (),
-    onto: Figure | None = None,
 ) -> Figure:
     """P1 Fig. 3: mean risks against rates, the curve D(R), and (13) at each point.
 
     `points` are exact, one for each of `betas`; `sampled` are Monte Carlo ones; betas in `marked`
-    are named. `onto` as in `panel_canvas`.
+    are named.
     """
-    figure, ax = canvas(6.8, 4.6, onto)
+    figure, ax = canvas(6.8, 4.6)
     rate = np.array([point.rate for point in points])
     risk = np.array([point.risk for point in points])
     information = np.array([point.information for point in points])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
@@ -24,10 +22,8 @@ from expertbank.book.figures.style import (
     legend_below,
     named_lines,
     panel_canvas,
-    pointer,
 )
 from expertbank.gates import Distance
-from expertbank.rate_distortion import RateDistortionCurve
 from expertbank.theorem2 import Theorem2Terms
 
 # --- gates that pay for their bits ---
@@ -132,44 +128,16 @@ def expert_loads(
     return figure
 
 
-def gate_dial(curve: RateDistortionCurve, points: dict[str, Pair], n_experts: int) -> Figure:
-    """The ground of `gate_point`: a curve, trained gates family -> (rates, losses), and empty axes
-    for the loads."""
-    figure, (left, right) = panel_canvas(2, width=6.6, height=3.4)
-    order = np.argsort(curve.rate)
-    left.plot(curve.rate[order], curve.distortion[order], "-", color=BLACK, label="D(R)")
-    for family, places in points.items():
-        color, marker = FAMILY_LOOKS[family]
-        left.plot(*places, marker, color=color, ms=4, label=family)
-    left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, None))
-    left.legend(fontsize=8)
-    right.set(xlabel="expert", ylabel="share of inputs served", ylim=(0, 0.25))
-    right.set_xlim(-0.8, n_experts - 0.2)
-    return figure
-
-
-def gate_point(
-    axes: Iterable[Axes], rate: float, loss: float, best: float, load: np.ndarray
-) -> list[Artist]:
-    """A gate at (rate, loss), the frontier's loss at its rate, and its load (R,)."""
-    left, right = axes
-    bars = right.bar(np.arange(len(load)), load, color=BLUE)
-    return [*pointer(left, rate, loss, [loss, best]), *bars]
-
-
 # --- chapter 16: private gates and noisy links ---
 
 
-def against_limits(
-    panels: list[dict], width: float = 7.8, height: float = 4.6, onto: Figure | None = None
-) -> Figure:
+def against_limits(panels: list[dict], width: float = 7.8) -> Figure:
     """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name ->
     (P,) or a constant.
 
-    Options: title, log (the x axis), ylim, bands: name -> (low, high), shaded. `onto` as in
-    `panel_canvas`.
+    Options: title, log (the x axis), ylim, bands: name -> (low, high), shaded.
     """
-    figure, axes = panel_canvas(len(panels), width=width, height=height, onto=onto)
+    figure, axes = panel_canvas(len(panels), width=width, height=4.6)
     for panel, ax in zip(panels, axes):
         for name, (low, high) in panel.get("bands", {}).items():
             ax.fill_between(panel["x"], low, high, color="0.5", alpha=0.3, lw=0, label=name)
@@ -181,8 +149,8 @@ def against_limits(
             ax.set_xscale("log")
         ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], ylim=panel.get("ylim"))
         ax.set_title(panel.get("title", ""))
-        if ax.get_legend() is None:  # below, as curves fill the panel from corner to corner
-            ax.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        # below, as curves fill the panel from corner to corner
+        ax.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 

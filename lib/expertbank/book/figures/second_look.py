@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -208,26 +206,6 @@ def bound_ratios(alphas: np.ndarray, ratios: dict[str, np.ndarray]) -> Figure:
     ax.set(xlim=(alphas[0] - 0.02, 1), ylim=(0.8, None))
     name_ticks(ax.yaxis, (1, 1.5, 2, 3, 5, 10, 20))
     return figure
-
-
-def ladder_axes(names: Sequence[str], onto: Figure | None = None) -> Figure:
-    """Axes for `ladder_rungs`: one row a bound from top to bottom, multiples of the gap on a
-    logarithmic axis."""
-    figure, ax = canvas(6, 4, onto)
-    ax.set_yticks(range(len(names)), names)
-    ax.set(xscale="log", xlabel="bound / gap", xlim=(0.9, 130), ylim=(len(names) - 0.4, -0.6))
-    name_ticks(ax.xaxis, (1, 2, 5, 10, 20, 50, 100))
-    ax.grid(axis="y", visible=False)
-    return figure
-
-
-def ladder_rungs(ax: Axes, multiples: Sequence[float]) -> list[Artist]:
-    """A bar from 1 to each multiple, with its number."""
-    # as one artist, it is drawn sooner
-    bars = ax.hlines(range(len(multiples)), 1, multiples, color=BLUE, lw=10)
-    look = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-    numbers = [ax.annotate(f"{at:.2f}", (at, row), **look) for row, at in enumerate(multiples)]
-    return [bars, *numbers]
 
 
 # --- chapter 13: the audit ---

@@ -1,0 +1,91 @@
+"""The scene of the start page: what a nat of routing buys."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from expertbank.book.explorers.banks import drawn_curve, supporting_line
+from expertbank.book.explorers.common import FIRST, SECOND, THIRD, with_stops
+from expertbank.book.explorers.explorer import Dial, Explorer
+from expertbank.book.explorers.scene import Axis, Mark, Panel, Reading, Scene, Series, Track
+from expertbank.gates import route_by_guess
+from expertbank.rate_distortion import RateDistortionCurve, rate_distortion, rate_distortion_curve
+from expertbank.shipped.bank import ExpertBank, load_bank
+from expertbank.shipped.gates import GateSweep, load_gates
+from expertbank.tables import Table, table_of
+
+
+class _Nats:
+    """What routing buys on the first images of a bank, in percent, for its first experts."""
+
+    def __init__(self, bank: ExpertBank, sweep: GateSweep, n_images: int) -> None:
+        self.losses = bank.losses("test")[:n_images]
+        self.said = bank.predictions("test")[:n_images]
+        self.guessed = sweep.voted(bank.name)[:n_images]
+        self.lams = with_stops(np.geomspace(0.01, 10, 61), 0.2)
+        self.numbers = [float(number) for number in range(2, bank.n_experts + 1)]
+        self.along = lru_cache(maxsize=32)(self._along)
+        curves = [self.along(number)[1] for number in self.numbers]
+        self.x = Axis("routing: nats per image", 0, 1.1 * float(curves[-1].rate.max()))
+        highest = max(curve.ceiling for curve in curves)
+        self.y = Axis("images answered wrongly, %", 0, 110 * highest)
+
+    def _along(self, n_experts: float) -> tuple[Table, RateDistortionCurve, list[Series], Track]:
+        k = int(n_experts)
+        table = table_of(self.losses[:, :k])
+        curve = rate_distortion_curve(table, self.lams)
+        voted = route_by_guess(self.said[:, :k], self.guessed, self.losses[:, :k], self.lams)
+        seen = drawn_curve(curve)
+        sees_x = (np.append(0, voted.rate), 100 * np.append(voted.ceiling, voted.loss))
+        series = [
+            Series("the best gate there is: D(R)", seen.x, 100 * np.asarray(seen.y), look=FIRST),
+            Series("a gate that sees only the image", *sees_x, look=SECOND),
+        ]
+        return (
+            table,
+            curve,
+            series,
+            Track("lam", np.array(self.lams), curve.rate, 100 * curve.distortion),
+        )
+
+    def scene(self, lam: float, n_experts: float) -> Scene:
+        table, curve, series, track = self.along(n_experts)
+        if lam in self.lams:
+            point = curve.point(self.lams.index(lam))
+        else:
+            point = rate_distortion(table, lam)
+        x, y = supporting_line(point, self.x.high)
+        y = np.minimum(100 * y, self.y.high)
+        line = Series("what one more nat would buy here", x, y, look=THIRD)
+        ring = Mark("gate at this price", point.rate, 100 * point.distortion)
+        saved = (curve.ceiling - point.distortion) / (curve.ceiling - curve.floor)
+        readings = [
+            Reading("routing per image", point.rate, 3, "nats"),
+            Reading("answered wrongly", 100 * point.distortion, 1, "%"),
+            Reading("by the best single expert", 100 * curve.ceiling, 1, "%"),
+            Reading("where every expert is wrong", 100 * curve.floor, 1, "%"),
+            Reading("of what routing can save", 100 * saved, 0, "%"),
+        ]
+        return Scene([Panel(self.x, self.y, [*series, line], [ring], track)], readings)
+
+
+def explore_start(
+    bank: ExpertBank | None = None, sweep: GateSweep | None = None, n_images: int = 2000
+) -> Explorer:
+    """D(R) of the MNIST bank by price and by how many experts are in it, beside gates that see only
+    the image: they believe a label voted by similar images."""
+    bank = load_bank() if bank is None else bank
+    nats = _Nats(bank, load_gates() if sweep is None else sweep, n_images)
+    most = bank.n_experts
+    alt = (
+        "Images answered wrongly against nats of routing per image: a curve falls steeply from the "
+        "best single expert and levels off where all experts are wrong. A ring on it marks the "
+        "chosen price of a nat; a second, higher line is a gate that sees only the image."
+    )
+    dials = {
+        "lam": Dial("price of a nat, in errors", 0.2, nats.lams, (-2, 1, "log")),
+        "n_experts": Dial("experts in the bank", most, nats.numbers, (2, most, 1)),
+    }
+    return Explorer("start", nats.scene, dials, alt)
