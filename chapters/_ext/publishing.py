@@ -185,7 +185,7 @@ def bring_styles(app):
 
 
 def keep_still(app, pagename, templatename, context, doctree):
-    """Print moves nothing: of an explorer the first frame stays."""
+    """Print moves nothing, so its pages hold no script; of an explorer the still is there."""
     if app.builder.name in ("singlehtml", "epub") and "body" in context:
         body = re.sub(r"<script\b.*?</script>", "", context["body"], flags=re.S)
         # an e-book is XML

@@ -14,7 +14,8 @@ function still({ packed, width, plain }) {
   const gone = plain ? ".explorer-voice, .explorer-dials, .explorer-tools" : ".explorer-voice";
   host.querySelectorAll(gone).forEach((part) => part.remove());
   host.querySelector(".explorer-panels").setAttribute("role", "img");
-  return host.innerHTML;
+  // several on a page, and each has parts of its own
+  return host.innerHTML.replaceAll("plot-clip-", `clip-${packed.name}-${width}-`);
 }
 
 process.stdout.write(JSON.stringify(JSON.parse(readFileSync(0, "utf8")).map(still)));

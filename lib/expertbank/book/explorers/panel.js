@@ -77,6 +77,7 @@ export function panelOn(parent, { title, x, y }, { say, onMove }) {
     panel = next;
     svg = drawPanel(panel, { ...options, document: parent.ownerDocument });
     frame.replaceChildren(svg);
+    frame.style.cssText = `height: ${options.height}px`;
     const ring = spotsOf("", panel.marks.filter((mark) => mark.kind === "ring"))[0];
     handle.hidden = !(panel.track && ring);
     if (!handle.hidden) handle.style.cssText = `left: ${ring.left}px; top: ${ring.top}px`;
