@@ -41,11 +41,10 @@ OPTIMISERS: dict[str, Callable[[Table, np.ndarray, float], solver.Maximum]] = {
 # a certificate below it would be rounding, in nats
 LEAST_CERTIFICATE = 1e-14
 
-
 # points that a `band` may take, and those from which on the reader is told
 MOST_POINTS = 10_000
-MANY_POINTS = 500
-LONG_SECONDS = 20.0
+MANY_POINTS = 1_000
+LONG_SECONDS = 60.0
 # points after which the number of all of them is estimated
 FIRST_POINTS = 16
 

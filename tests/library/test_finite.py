@@ -375,6 +375,12 @@ def test_a_curve_says_how_many_points_are_coming():
     assert (curve.upper(curve.rate) - curve.lower(curve.rate)).max() <= 3e-5
 
 
+def test_a_slow_curve_says_how_long_it_takes(monkeypatch):
+    monkeypatch.setattr(CURVES, "LONG_SECONDS", 0.0)
+    with pytest.warns(LongSearchWarning, match=r"some \d+ seconds more"):
+        eb.rate_distortion_curve(np.random.default_rng(0).random((60, 4)), band=1e-4)
+
+
 def test_a_curve_ends_at_the_most_points_and_says_what_was_reached(monkeypatch):
     monkeypatch.setattr(CURVES, "MOST_POINTS", 40)
     losses = np.random.default_rng(0).random((60, 4))
