@@ -22,6 +22,7 @@ from expertbank.book.claims import CLAIMS, TABLE_2
 from expertbank.book.explorers import EXPLORERS, explore_bsc, explore_estimators, explore_ladder
 from expertbank.book.explorers.banks import gap_quantiles
 from expertbank.book.explorers.common import GrowingSamples, winners_of
+from expertbank.book.explorers.gates import BANK_TITLES
 from expertbank.book.explorers.second_look import expected_biases, rule_points, winner_counts
 from expertbank.ladder import LadderExperiment
 from expertbank.learners import alpha_mixture, draw_experts
@@ -474,7 +475,7 @@ def test_theorem_2_holds_and_its_terms_are_those_of_the_library():
     assert found["specialists: right side, σ = 1/2"] == pytest.approx(terms.bound()[0], abs=5e-3)
     for scene in some_scenes("theorem2"):
         found = read(scene)
-        for name in LAMS:
+        for name in BANK_TITLES.values():
             assert found[f"{name}: risk"] <= found[f"{name}: right side, σ = 1/2"] + 1e-3
 
 

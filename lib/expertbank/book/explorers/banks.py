@@ -81,7 +81,7 @@ class _BankLearner:
         self.shift = bank.losses("test").mean(axis=0) - self.risks
         self.sizes = doublings(64, 1024, 13)
         self.samples = GrowingSamples(pool, self.sizes, n_datasets)
-        self.alpha = Axis("alpha", 0, 1)
+        self.alpha = Axis("α", 0, 1)
         self.gap = Axis("generalisation gap of a run", -0.1, 0.1)
         self.nats = Axis("information I(S;W), nats", 0, float(np.log(bank.n_experts)))
         self.along = lru_cache(maxsize=128)(self._along)
@@ -120,7 +120,7 @@ class _BankLearner:
         gaps = {name: float(gap[0]) for name, gap in self.gaps(found, alpha).items()}
         bound = float(xu_raginsky_bound(nats, int(sample_size), sigma=1))
         rings = [
-            [Mark(f"learner, {name}", alpha, gap) for name, gap in gaps.items()],
+            [Mark("learner", alpha, gap) for gap in gaps.values()],
             [Mark("learner", alpha, nats)],
         ]
         marked = [
@@ -147,7 +147,7 @@ def explore_mnist_bank(bank: ExpertBank | None = None, n_datasets: int = 5000) -
         "information I(S;W), a convex rising curve. Rings mark the chosen alpha."
     )
     dials = {
-        "alpha": Dial("alpha", 0.7, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
+        "alpha": Dial("α, weight of the data", 0.7, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
         "sample_size": Dial("sample size m", 256, learner.sizes, (64, 1024, 1)),
     }
     return Explorer("mnist_bank", learner.scene, dials, alt)

@@ -97,7 +97,7 @@ def explore_alpha_mixture(
         "curves above it. A ring marks the chosen alpha, and a line rises from it to the bounds."
     )
     dials = {
-        "alpha": Dial("alpha", 0.7, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
+        "alpha": Dial("α, weight of the data", 0.7, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
         "sample_size": Dial("sample size m", 256, learner.sizes, (64, 1024, 1)),
         "candidates": Dial("candidates", most, live=(2, most, 1)),
     }
@@ -107,7 +107,7 @@ def explore_alpha_mixture(
 # --- the binary symmetric channel ---
 
 NINE_CANDIDATES = np.linspace(0.05, 0.45, 9)
-HIGHEST_RISK = 0.6
+HIGHEST_RISK = 0.52
 
 
 def _limited(risk: ArrayLike) -> np.ndarray:
@@ -143,7 +143,7 @@ class _SymmetricChannel:
         series = [
             self.frontier,
             Series("(13) at the rate of the learner", rate, _limited(least + term), look=SECOND),
-            Series("learner, by beta", rate, risk, look=FIRST),
+            Series("learner, by β", rate, risk, look=FIRST),
         ]
         return points, series, Track("beta", np.array(self.betas), rate, risk)
 
@@ -178,7 +178,7 @@ def explore_bsc(candidates: ArrayLike = NINE_CANDIDATES) -> Explorer:
     )
     crossovers = (np.arange(51) / 100).tolist()
     dials = {
-        "beta": Dial("inverse temperature beta", 1, learner.betas, (-2, 2, "log")),
+        "beta": Dial("inverse temperature β", 1, learner.betas, (-2, 2, "log")),
         "crossover": Dial("true crossover p*", 0.1, crossovers, (0.0, 0.5, 0.005)),
         "sample_size": Dial("sample size m", 100, live=(20, 2500, 1)),
     }

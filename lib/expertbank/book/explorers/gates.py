@@ -78,7 +78,8 @@ class _PricedGates:
         self.rate = Axis("rate I(X;T), nats", 0, 1.05 * max(np.max(x.x) for x in self.series))
         self.loss = Axis("expected loss", 0, 1.1 * max(np.max(x.y) for x in self.series))
         self.expert = Axis("expert", -0.6, bank.n_experts - 0.4)
-        self.share = Axis("share of inputs served", 0, 1)
+        highest = max(load.max() for _, _, load in self.places)
+        self.share = Axis("share of inputs served", 0, 1.1 * float(highest))
 
     def place(self, point: RateDistortion) -> tuple[float, float, np.ndarray]:
         """The gate's rate, what it really loses, and its load."""
@@ -125,6 +126,8 @@ def explore_gates(
 
 
 # --- Theorem 2 with all its terms ---
+
+BANK_TITLES = {"mnist": "MNIST bank", "specialists": "specialists"}
 
 
 class _GatesToSelect:
@@ -195,18 +198,14 @@ def explore_theorem2(sweep: GateSweep | None = None, n_datasets: int = 2000) -> 
         for name, family in families.items():
             series, track = curves(name, alpha)
             x = family.terms(sample_size, alpha)
-            ring = Mark(
-                "risk, up to (10) with σ = 1/2",
-                sample_size,
-                x["risk"],
-                low=x["risk"],
-                high=x["tight"],
-            )
-            panels.append(Panel(size_axis, loss_axis, series, [ring], track, f"{name} bank"))
+            ends = {"low": x["risk"], "high": x["tight"]}
+            ring = Mark("risk, up to (10) with σ = 1/2", sample_size, x["risk"], **ends)
+            title = BANK_TITLES[name]
+            panels.append(Panel(size_axis, loss_axis, series, [ring], track, title))
             readings += [
-                Reading(f"{name}: risk", x["risk"], 4),
-                Reading(f"{name}: gap", x["gap"], 4),
-                Reading(f"{name}: right side, σ = 1/2", x["tight"], 4),
+                Reading(f"{title}: risk", x["risk"], 4),
+                Reading(f"{title}: gap", x["gap"], 4),
+                Reading(f"{title}: right side, σ = 1/2", x["tight"], 4),
             ]
         return Scene(panels, readings)
 
@@ -217,7 +216,7 @@ def explore_theorem2(sweep: GateSweep | None = None, n_datasets: int = 2000) -> 
     )
     dials = {
         "sample_size": Dial("sample size m", 256, sizes, (32, 4096, 1)),
-        "alpha": Dial("alpha", 1, alphas, (0.0, 1.0, 0.01)),
+        "alpha": Dial("α, weight of the data", 1, alphas, (0.0, 1.0, 0.01)),
     }
     return Explorer("theorem2", scene, dials, alt)
 

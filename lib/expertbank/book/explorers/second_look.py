@@ -160,7 +160,7 @@ def explore_estimators(shares: ArrayLike | None = None) -> Explorer:
     alphas = with_stops(np.arange(51) / 50, 0.25)
     dials = {
         "n_datasets": Dial("datasets M", 300, estimators.sizes, (30, MOST_DATASETS, 1)),
-        "alpha": Dial("alpha", 0.7, alphas, (0.0, 1.0, 0.01)),
+        "alpha": Dial("α, weight of the data", 0.7, alphas, (0.0, 1.0, 0.01)),
     }
     return Explorer("estimators", estimators.scene, dials, alt)
 
@@ -168,7 +168,7 @@ def explore_estimators(shares: ArrayLike | None = None) -> Explorer:
 # --- other learners ---
 
 RULE_LOOKS = {"alpha-mixture": FIRST, "top-k": THIRD, "Gibbs": SECOND}
-LEAST_GAP = 1e-5
+LEAST_GAP = 5e-5
 
 
 def rule_points(posteriors: np.ndarray, risks: np.ndarray, population: np.ndarray) -> np.ndarray:
@@ -203,7 +203,7 @@ class _Rules:
         self.sizes = doublings(32, 4096, 8)
         self.betas = with_stops(np.geomspace(0.02, 5, 51), 0.05, 0.1, 0.2, 0.4, 0.7, 1, 2)
         self.samples = GrowingSamples(pool, self.sizes, n_datasets)
-        self.per_point = Axis("information per sample point I(S;W)/m, nats", 1e-7, 0.12, "log")
+        self.per_point = Axis("information per sample point I(S;W)/m, nats", 1e-6, 0.12, "log")
         self.gap = Axis("generalisation gap", LEAST_GAP, 0.3, "log")
         self.nats = Axis("information I(S;W), nats", 0, float(np.log(bank.n_experts)))
         reach = (float(0.98 * self.population.min()), float(1.02 * self.population.mean()))
@@ -274,7 +274,7 @@ def explore_other_learners(bank: ExpertBank | None = None, n_datasets: int = 150
         "expert against information. Rings mark the Gibbs rule."
     )
     dials = {
-        "beta": Dial("inverse temperature beta of Gibbs", 0.4, rules.betas, (-1.7, 0.7, "log")),
+        "beta": Dial("inverse temperature β of Gibbs", 0.4, rules.betas, (-1.7, 0.7, "log")),
         "sample_size": Dial("sample size m", 256, rules.sizes, (32, 4096, 1)),
     }
     return Explorer("other_learners", rules.scene, dials, alt)
@@ -350,7 +350,9 @@ def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
         "on top."
     )
     dials = {
-        "alpha": Dial("alpha", 0.7, (np.arange(10, 101) / 100).tolist(), (0.1, 1.0, 0.01)),
+        "alpha": Dial(
+            "α, weight of the data", 0.7, (np.arange(10, 101) / 100).tolist(), (0.1, 1.0, 0.01)
+        ),
         "sample_size": Dial("sample size m", largest, sorted(by_size)),
     }
     return Explorer("ladder", scene, dials, alt)

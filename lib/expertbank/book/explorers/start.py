@@ -24,7 +24,7 @@ class _Nats:
         self.losses = bank.losses("test")[:n_images]
         self.said = bank.predictions("test")[:n_images]
         self.guessed = sweep.voted(bank.name)[:n_images]
-        self.lams = with_stops(np.geomspace(0.01, 10, 61), 0.2)
+        self.lams = with_stops(np.geomspace(0.01, 10, 61), 0.2, 0.5)
         self.numbers = [float(number) for number in range(2, bank.n_experts + 1)]
         self.along = lru_cache(maxsize=32)(self._along)
         curves = [self.along(number)[1] for number in self.numbers]
@@ -85,7 +85,7 @@ def explore_start(
         "chosen price of a nat; a second, higher line is a gate that sees only the image."
     )
     dials = {
-        "lam": Dial("price of a nat, in errors", 0.2, nats.lams, (-2, 1, "log")),
+        "lam": Dial("price of a nat, in errors", 0.5, nats.lams, (-2, 1, "log")),
         "n_experts": Dial("experts in the bank", most, nats.numbers, (2, most, 1)),
     }
     return Explorer("start", nats.scene, dials, alt)

@@ -26,7 +26,7 @@ def explore_testbed(runs: TestbedRuns | None = None) -> Explorer:
     scopes = np.arange(1, STEP_SEQUENCES + 1, dtype=float)
     even = np.array([group_entropy(int(s), STEP_SEQUENCES, DOMAINS) for s in scopes])
     most = float(np.log(DOMAINS))
-    x_axis = Axis("scope of balancing, sequences", 1, STEP_SEQUENCES, "log")
+    x_axis = Axis("scope of balancing, sequences", 0.9, 1.15 * STEP_SEQUENCES, "log")
     y_axis = Axis("I(D;T), what an expert tells about the language, nats", 0, 1.05 * most)
     limit = Series("limit, load even in every group", scopes, even, look=LIMIT)
     dots = []
