@@ -154,8 +154,8 @@ class _SymmetricChannel:
         else:
             point = self.points([beta], crossover, sample_size)[:, 0]
         information, rate, risk, least, term = point.tolist()
-        ends = {"low": least, "high": max(risk, float(_limited(least + term)))}
-        ring = Mark("learner, from D(R) to (13)", rate, risk, **ends)
+        top = max(risk, float(_limited(least + term)))
+        ring = Mark("learner, from D(R) to (13)", rate, risk, low=least, high=top)
         readings = [
             Reading("information I(S;W)", information, 3, "nats"),
             Reading("mean rate", rate, 3, "nats"),

@@ -198,8 +198,9 @@ def explore_theorem2(sweep: GateSweep | None = None, n_datasets: int = 2000) -> 
         for name, family in families.items():
             series, track = curves(name, alpha)
             x = family.terms(sample_size, alpha)
-            ends = {"low": x["risk"], "high": x["tight"]}
-            ring = Mark("risk, up to (10) with σ = 1/2", sample_size, x["risk"], **ends)
+            risk = x["risk"]
+            ring_name = "risk, up to (10) with σ = 1/2"
+            ring = Mark(ring_name, sample_size, risk, low=risk, high=x["tight"])
             title = BANK_TITLES[name]
             panels.append(Panel(size_axis, loss_axis, series, [ring], track, title))
             readings += [
