@@ -134,6 +134,10 @@ def visit_entry(self, node):
     elif part.parent.stubs[line.column]:
         scope = "row"
     line.column += attributes.get("colspan", 1)
+    # a formula alone is no text yet when a page is checked: it may head a column, not a row
+    said = [part for part in node.findall(nodes.Text) if not isinstance(part.parent, nodes.math)]
+    if scope == "row" and not any(part.strip() for part in said):
+        scope = ""
     kind = "th" if scope and node.astext().strip() else "td"
     if kind == "th":
         attributes["scope"] = scope

@@ -166,3 +166,14 @@ def test_a_downloaded_notebook_shows_numbers_titles_and_links(extension):
     name = "expertbank.bounds.union_bound"
     linked = f"[`{name}`](https://example.org/api.html#{name})"
     assert plain(f"{{func}}`{name}`", {}, page) == linked
+
+
+def test_the_error_page_finds_its_styles_under_any_address(extension):
+    at_home = extension("page").at_home
+    links = '<a href="#main">x</a><a href="/other/">y</a>'
+    page = f'<head><link href="/book/_static/a.css" /></head>{links}'
+    made = at_home(page, "/book/")
+    assert '<base href="/book/" />' in made and 'href="_static/a.css"' in made
+    assert 'href="#main"' in made and 'href="/other/"' in made
+    at_root = at_home('<head></head><img src="/_static/b.svg"><a href="//host/x">', "/")
+    assert 'src="_static/b.svg"' in at_root and 'href="//host/x"' in at_root
