@@ -61,7 +61,9 @@ def plain(text: str, values: dict[str, str], page: str) -> str:
 
     def documented(found):
         name = found[1].removeprefix("~")
-        return link(f"`{name}`", f"{book}/api.html#{name}")
+        # as Sphinx shortens it
+        shown = name.rpartition(".")[2] if found[1].startswith("~") else name
+        return link(f"`{shown}`", f"{book}/api.html#{name}")
 
     def citation(found):
         return link(found[1], f"{book}/references.html")

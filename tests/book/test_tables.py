@@ -166,6 +166,8 @@ def test_a_downloaded_notebook_shows_numbers_titles_and_links(extension):
     name = "expertbank.bounds.union_bound"
     linked = f"[`{name}`](https://example.org/api.html#{name})"
     assert plain(f"{{func}}`{name}`", {}, page) == linked
+    short = linked.replace(f"`{name}`", "`union_bound`")
+    assert plain(f"{{func}}`~{name}`", {}, page) == short
 
 
 def test_the_error_page_finds_its_styles_under_any_address(extension):
