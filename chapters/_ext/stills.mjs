@@ -9,7 +9,7 @@ const { document } = parseHTML("<html><body></body></html>");
 
 function still({ packed, width, plain }) {
   const host = document.createElement("div");
-  build(host, packed, width)(packed.dials.map((dial) => dial.start));
+  build(host, packed, { width });
   for (const plot of host.querySelectorAll(".explorer-plot")) plot.replaceWith(plot.querySelector(".explorer-svg"));
   const gone = plain ? ".explorer-voice, .explorer-dials, .explorer-tools" : ".explorer-voice";
   host.querySelectorAll(gone).forEach((part) => part.remove());

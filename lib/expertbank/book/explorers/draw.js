@@ -20,43 +20,24 @@ export function spoken(value, digits = 3) {
 }
 
 function logTicks(low, high) {
-  const decades = Math.log10(high / low);
-  const steps = decades > 2.5 ? [1] : [1, 2, 5];
-  const every = Math.ceil(decades / 7);
-  const ticks = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += every)
-    for (const step of steps) ticks.push(step * 10 ** power);
+  const [first, last] = [Math.log10(low), Math.log10(high)];
+  const every = Math.ceil((last - first) / 7);
+  const steps = last - first > 2.5 ? [1] : [1, 2, 5];
+  const powers = Array.from({ length: Math.ceil((last - first) / every) + 1 }, (_, i) => Math.floor(first) + i * every);
+  const ticks = powers.flatMap((power) => steps.map((step) => step * 10 ** power));
   return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
 }
 
 // What Plot needs to know of an axis; categories of y run from the top down.
-function scaleOf(axis, count, upright) {
-  const { categories, low, high } = axis;
-  if (categories.length)
-    return {
-      domain: upright ? [high, low] : [low, high],
-      ticks: categories.map((_, i) => i),
-      tickFormat: (i) => categories[i],
-      tickSize: 0,
-      label: null,
-      lineWidth: upright ? 10 : 7,
-    };
-  const log = axis.scale === "log";
-  return {
-    type: log ? "log" : "linear",
-    domain: [low, high],
-    ticks: log ? logTicks(low, high) : count,
-    tickFormat: log ? (tick) => spoken(tick) : undefined,
-    tickSize: 0,
-    label: null,
-    grid: true,
-  };
-}
-
-function widest(axis) {
-  if (axis.categories.length) return Math.min(130, 7 * Math.max(...axis.categories.map((name) => name.length)));
-  if (axis.scale === "log") return 36;
-  return 7 * Math.max(...[axis.low, axis.high, (axis.high - axis.low) / 10].map((end) => spoken(end, 2).length)) + 4;
+function scaleOf({ categories, low, high, scale: type }, count, upright) {
+  const plain = { label: null, tickSize: 0 };
+  if (categories.length) {
+    const ticks = { ticks: [...categories.keys()], tickFormat: (i) => categories[i], lineWidth: upright ? 10 : 7 };
+    return { ...plain, ...ticks, domain: upright ? [high, low] : [low, high] };
+  }
+  const common = { ...plain, type, domain: [low, high], grid: true };
+  if (type === "log") return { ...common, ticks: logTicks(low, high), tickFormat: (tick) => spoken(tick) };
+  return { ...common, ticks: count };
 }
 
 export function pointsOf(series) {
@@ -84,34 +65,35 @@ function drawSeries(panel, series, ghost) {
   const many = points.length > 120;
   const paint = { stroke: colour(look), strokeOpacity: ghost ? 0.6 : 1, clip: true };
   const at = { x: "x", y: "y", ...paint };
-  if (kind === "bars") return bars(panel, series, ghost ? { ...paint, strokeDasharray: "3 3" } : { fill: colour(look) });
+  const filled = { fill: colour(look), fillOpacity: 1, clip: true };
+  if (kind === "bars") return bars(panel, series, ghost ? { ...paint, strokeDasharray: "3 3" } : filled);
   if (kind === "band")
-    return Plot.areaY(points, { x: "x", y1: "y", y2: "top", fill: colour(look), fillOpacity: ghost ? 0.08 : 0.2, clip: true });
-  if (kind === "dots")
-    return Plot.dot(points, { ...at, symbol: SYMBOLS[look % 7], r: many ? 2 : 4, strokeWidth: 1.6, fill: ghost ? "none" : GROUND });
-  return Plot.line(points, { ...at, strokeWidth: ghost ? 1.6 : 2.4, strokeDasharray: ghost ? "2 4" : DASHES[look % 7] });
+    return Plot.areaY(points, { ...filled, x: "x", y1: "y", y2: "top", fillOpacity: ghost ? 0.08 : 0.2 });
+  if (kind === "dots") {
+    const shape = { symbol: SYMBOLS[look % 7], r: many ? 2 : 4, strokeWidth: 1.6 };
+    return Plot.dot(points, { ...at, ...shape, fill: ghost ? "none" : GROUND });
+  }
+  const stroke = { strokeWidth: ghost ? 1.6 : 2.4, strokeDasharray: ghost ? "2 4" : DASHES[look % 7] };
+  return Plot.line(points, { ...at, ...stroke });
 }
 
-function drawMark(panel, mark) {
-  const { kind, name } = mark;
-  const line = { x: "x", y: "y", stroke: colour(mark.look), strokeWidth: 2.4 };
-  const halo = { fill: "currentColor", stroke: GROUND, strokeWidth: 5, paintOrder: "stroke" };
-  const words = { x: "x", y: "y", text: () => name, ...halo };
-  const thin = { strokeWidth: 1.6, strokeDasharray: "5 4" };
-  if (kind === "rule") {
-    const text = Plot.text([mark], { ...words, x: undefined, frameAnchor: "right", textAnchor: "end", dy: -9, dx: -4 });
-    return [Plot.ruleY([mark], { ...line, x: undefined, ...thin }), text];
+function drawMark(mark) {
+  const { kind } = mark;
+  const line = { stroke: colour(mark.look), strokeWidth: 2.4 };
+  const thin = { ...line, strokeWidth: 1.6, strokeDasharray: "5 4" };
+  if (kind === "rule" || kind === "post") {
+    const level = kind === "rule";
+    const rule = level ? Plot.ruleY([mark], { y: "y", ...thin }) : Plot.ruleX([mark], { x: "x", ...thin });
+    const words = { text: "name", fill: "currentColor", stroke: GROUND, strokeWidth: 5, paintOrder: "stroke" };
+    const across = { y: "y", frameAnchor: "right", textAnchor: "end", dx: -4, dy: -9 };
+    const up = { x: "x", frameAnchor: "bottom", textAnchor: "start", dx: 6, dy: -4 };
+    return [rule, Plot.text([mark], { ...words, ...(level ? across : up) })];
   }
-  if (kind === "post") {
-    const { low, high, scale } = panel.x;
-    const middle = scale === "log" ? Math.sqrt(low * high) : (low + high) / 2;
-    const side = mark.x > middle ? { textAnchor: "end", dx: -6 } : { textAnchor: "start", dx: 6 };
-    const text = Plot.text([mark], { ...words, y: undefined, frameAnchor: "top", dy: 4, ...side });
-    return [Plot.ruleX([mark], { ...line, y: undefined, ...thin }), text];
-  }
-  const bar = mark.low === null ? [] : [Plot.ruleX([mark], { ...line, y: undefined, y1: "low", y2: "high" })];
-  if (kind === "cross") return [...bar, Plot.dot([mark], { ...line, symbol: "times", r: 5.5 })];
-  return [...bar, Plot.dot([mark], { ...line, r: 8, stroke: GROUND, strokeWidth: 6 }), Plot.dot([mark], { ...line, r: 8, strokeWidth: 3 })];
+  const at = { x: "x", y: "y", ...line };
+  const bar = mark.low === null ? [] : [Plot.ruleX([mark], { x: "x", y1: "low", y2: "high", ...line })];
+  if (kind === "cross") return [...bar, Plot.dot([mark], { ...at, symbol: "times", r: 5.5 })];
+  const halo = Plot.dot([mark], { ...at, r: 8, stroke: GROUND, strokeWidth: 6 });
+  return [...bar, halo, Plot.dot([mark], { ...at, r: 8, strokeWidth: 3 })];
 }
 
 function plot(options) {
@@ -125,23 +107,17 @@ function plot(options) {
 export function drawPanel(panel, { width, height, ghost, document }) {
   const layers = ["band", "bars", "line", "dots", "rule", "post", "cross", "ring"];
   const sorted = (things) => [...things].sort((a, b) => layers.indexOf(a.kind) - layers.indexOf(b.kind));
-  return plot({
-    document,
-    width,
-    height,
-    marginTop: 8,
-    marginRight: 14,
-    marginLeft: widest(panel.y) + 12,
-    marginBottom: panel.x.categories.length ? 40 : 24,
-    x: scaleOf(panel.x, Math.max(3, Math.round(width / 90)), false),
-    y: scaleOf(panel.y, Math.max(3, Math.round(height / 60)), true),
-    marks: [
-      Plot.frame({ anchor: "bottom", stroke: "var(--faint)" }),
-      ...(ghost?.series ?? []).map((one) => drawSeries(ghost, one, true)),
-      ...sorted(panel.series).map((one) => drawSeries(panel, one, false)),
-      ...sorted(panel.marks).flatMap((one) => drawMark(panel, one)),
-    ],
-  });
+  const [wide, deep] = [panel.y.categories.length > 0, panel.x.categories.length > 0];
+  const margins = { marginTop: 8, marginRight: 14, marginBottom: deep ? 40 : 24, marginLeft: wide ? 120 : 46 };
+  const x = scaleOf(panel.x, Math.max(3, Math.round(width / 90)), false);
+  const y = scaleOf(panel.y, Math.max(3, Math.round(height / 60)), true);
+  const marks = [
+    Plot.frame({ anchor: "bottom", stroke: "var(--faint)" }),
+    ...(ghost?.series ?? []).map((one) => drawSeries(ghost, one, true)),
+    ...sorted(panel.series).map((one) => drawSeries(panel, one, false)),
+    ...sorted(panel.marks).flatMap(drawMark),
+  ];
+  return plot({ document, width, height, ...margins, x, y, marks });
 }
 
 // What stands in the legend of a scene: every name once.
@@ -154,12 +130,15 @@ export function legendOf({ panels }) {
 // A sample of a look as it is drawn.
 export function swatch({ look, kind }, document) {
   const axis = { low: -1, high: 1, categories: [], scale: "linear" };
-  const panel = { x: axis, y: axis, series: [{ kind, name: "" }] };
-  const level = { x: [-1, 1], y: [0, 0] };
-  const shapes = { line: level, ghost: level, band: { ...level, y: [-1, -1], top: [1, 1] }, dots: { x: [0], y: [0] }, bars: { x: [0], y: [1] } };
-  const drawn = kind in shapes
-    ? [drawSeries(panel, { ...shapes[kind], look, kind, name: "" }, kind === "ghost")]
-    : drawMark(panel, { x: 0, y: 0, look, kind, low: null });
+  const shape = { x: [-1, 1], y: [0, 0] };
+  if (kind === "band") Object.assign(shape, { y: [-1, -1], top: [1, 1] });
+  if (kind === "dots") shape.x = [0, 0];
+  if (kind === "bars") Object.assign(shape, { x: [0], y: [1] });
+  const series = { ...shape, kind, look, name: "" };
+  const panel = { x: axis, y: axis, series: [series] };
+  const isMark = kind === "cross" || kind === "ring";
+  const mark = { x: 0, y: 0, look, kind, low: null };
+  const marks = isMark ? drawMark(mark) : [drawSeries(panel, series, kind === "ghost")];
   const y = { domain: kind === "bars" ? [0, 1] : [-1, 1] };
-  return plot({ document, width: 30, height: 18, x: { domain: [-1, 1] }, y, axis: null, margin: 2, marks: drawn });
+  return plot({ document, width: 30, height: 18, x: { domain: [-1, 1] }, y, axis: null, margin: 2, marks });
 }

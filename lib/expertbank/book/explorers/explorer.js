@@ -6,45 +6,46 @@ import { unpack } from "./unpack.js";
 
 const WIDE = 640; // pixels, from which on panels stand side by side
 const GAP = 28;
-const SKELETON = `<div class="explorer-panels" role="group"></div><ul class="explorer-legend"></ul><dl class="explorer-readings"></dl>
-  <div class="explorer-tools"><button type="button" class="explorer-pin" aria-pressed="false">Pin to compare</button>
+const SKELETON = `<div class="explorer-panels" role="group"></div><ul class="explorer-legend"></ul>
+  <dl class="explorer-readings"></dl><div class="explorer-tools">
+  <button type="button" class="explorer-pin" aria-pressed="false">Pin to compare</button>
   <button type="button" class="explorer-reset">Reset</button><details><summary>Numbers</summary>
   <div class="explorer-table" tabindex="0" role="region" aria-label="Numbers of the picture"></div></details></div>
   <p class="explorer-voice" role="status"></p>`;
 
-function printed({ digits }, number) {
-  if (number === null) return "–";
-  return digits < 0 ? spoken(number, -digits) : number.toFixed(digits).replace("-", "−");
+// What to call instead of `act`, so that only the last of many calls counts, after a pause.
+function later(pause, act) {
+  let waiting = 0;
+  return (...values) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(act, pause, ...values);
+  };
 }
 
-function words(reading) {
-  const error = reading.error === null ? "" : ` ± ${printed(reading, reading.error)}`;
-  return `${printed(reading, reading.value)}${error} ${reading.unit}`.trim();
+function words({ value, error, digits, unit }) {
+  if (value === null) return "–";
+  const printed = (number) => (digits < 0 ? spoken(number, -digits) : number.toFixed(digits).replace("-", "−"));
+  return `${printed(value)}${error === null ? "" : ` ± ${printed(error)}`} ${unit}`.trim();
 }
 
 function tableOf({ x, y, series, marks, title }) {
   const points = [...marks, ...series.flatMap((one) => pointsOf(one).map((point) => ({ ...point, name: one.name })))];
+  const head = ["what", x.label, y.label].map((label) => `<th scope="col">${escape(label)}</th>`).join("");
   const cells = (at) => `<th scope="row">${escape(at.name)}</th><td>${named(x, at.x)}</td><td>${named(y, at.y)}</td>`;
-  return `<table><caption>${escape(title || y.label)}</caption>
-    <tr><th scope="col">what</th><th scope="col">${escape(x.label)}</th><th scope="col">${escape(y.label)}</th></tr>
-    ${points.map((at) => `<tr>${cells(at)}</tr>`).join("")}</table>`;
+  const rows = points.map((at) => `<tr>${cells(at)}</tr>`).join("");
+  return `<table><caption>${escape(title || y.label)}</caption><tr>${head}</tr>${rows}</table>`;
 }
 
 // The picture below the dials; it returns a function that shows a scene.
 function picture(host, { alt, settings, onMove, onReset }) {
-  const document = host.ownerDocument;
-  const box = document.createElement("div");
-  box.innerHTML = SKELETON;
-  host.append(box);
+  host.insertAdjacentHTML("beforeend", SKELETON);
   const names = ["panels", "legend", "readings", "pin", "reset", "table", "voice"];
-  const [panels, legend, readings, pin, reset, table, voice] = names.map((name) => box.querySelector(`.explorer-${name}`));
+  const part = (name) => host.querySelector(`.explorer-${name}`);
+  const [panels, legend, readings, pin, reset, table, voice] = names.map(part);
   panels.setAttribute("aria-label", alt);
-  let [scene, ghost, draws, silence] = [null, null, [], 0];
+  let [scene, ghost, draws] = [null, null, []];
 
-  const say = (text) => {
-    clearTimeout(silence);
-    silence = setTimeout(() => (voice.textContent = text), 400);
-  };
+  const say = later(400, (text) => (voice.textContent = text));
   const draw = (width) => {
     const columns = width < WIDE ? 1 : Math.min(2, scene.panels.length);
     panels.style.cssText = `--columns: ${columns}`;
@@ -66,8 +67,8 @@ function picture(host, { alt, settings, onMove, onReset }) {
     readings.innerHTML = lines.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
     const entries = legendOf(scene);
     if (ghost) entries.push({ name: `pinned: ${ghost.settings}`, look: 5, kind: "ghost" });
-    legend.innerHTML = entries.map(({ name }) => `<li>${escape(name)}</li>`).join("");
-    entries.forEach((entry, i) => legend.children[i].prepend(swatch(entry, document)));
+    const line = (entry) => `<li>${swatch(entry, host.ownerDocument).outerHTML}${escape(entry.name)}</li>`;
+    legend.innerHTML = entries.map(line).join("");
     tabulate();
   };
   pin.addEventListener("click", () => {
@@ -78,7 +79,8 @@ function picture(host, { alt, settings, onMove, onReset }) {
   });
   reset.addEventListener("click", onReset);
   table.parentNode.addEventListener("toggle", tabulate);
-  if (typeof ResizeObserver === "function") new ResizeObserver(() => panels.clientWidth && draw(panels.clientWidth)).observe(panels);
+  const resize = () => panels.clientWidth && draw(panels.clientWidth);
+  if (typeof ResizeObserver === "function") new ResizeObserver(resize).observe(panels);
   return show;
 }
 
@@ -92,16 +94,16 @@ function nearestStop({ stops }, value) {
   return far.indexOf(Math.min(...far));
 }
 
-// The dials and the picture of a page, and a function that goes to places among the stops. Where the dials stand is
-// kept in the address.
-export function build(host, { dials, name, alt, ...packed }, width) {
+// The dials and the picture of a page; `asked` are values that dials start from instead of their own. Where the dials
+// stand is kept in the address.
+export function build(host, { dials, name, alt, ...packed }, { width, asked = {} }) {
   const sceneAt = unpack(packed);
   host.innerHTML = `<div class="explorer-dials">${dials.map(dialOf).join("")}</div>`;
   const inputs = [...host.querySelectorAll("input")];
-  let places = dials.map((dial) => dial.start);
-  let waiting = 0;
+  const start = Object.fromEntries(dials.map((dial) => [dial.name, dial.stops[dial.start]]));
+  let places = [];
 
-  const keep = () => {
+  const keep = later(250, () => {
     const address = new URL(location.href);
     dials.forEach((dial, i) => {
       const key = `${name}.${dial.name}`;
@@ -109,9 +111,9 @@ export function build(host, { dials, name, alt, ...packed }, width) {
       if (places[i] !== dial.start) address.searchParams.set(key, dial.stops[places[i]]);
     });
     if (address.href !== location.href) history.replaceState(history.state, "", address);
-  };
-  const go = (next) => {
-    places = next;
+  });
+  const go = (wanted) => {
+    places = dials.map((dial, i) => (dial.name in wanted ? nearestStop(dial, wanted[dial.name]) : places[i]));
     inputs.forEach((input, i) => {
       const value = valueOf(dials[i], places[i]);
       input.value = places[i];
@@ -120,30 +122,26 @@ export function build(host, { dials, name, alt, ...packed }, width) {
     });
     show(sceneAt(places), width);
   };
-  const move = (next) => {
-    go(next);
-    clearTimeout(waiting);
-    waiting = setTimeout(keep, 250);
+  const onMove = (wanted) => {
+    go(wanted);
+    keep();
   };
-  const show = picture(host, {
-    alt,
-    settings: () => dials.map((dial, i) => `${dial.label} ${valueOf(dial, places[i])}`).join(", "),
-    onMove: (wanted) => move(dials.map((dial, i) => (dial.name in wanted ? nearestStop(dial, wanted[dial.name]) : places[i]))),
-    onReset: () => move(dials.map((dial) => dial.start)),
+  const settings = () => dials.map((dial, i) => `${dial.label} ${valueOf(dial, places[i])}`).join(", ");
+  const show = picture(host, { alt, settings, onMove, onReset: () => onMove(start) });
+  inputs.forEach((input, i) => {
+    const { name, stops } = dials[i];
+    input.addEventListener("input", () => onMove({ [name]: stops[input.value] }));
   });
-  host.addEventListener("input", () => move(inputs.map((input) => Number(input.value))));
-  return go;
+  go({ ...start, ...asked });
 }
 
 // The explorer of a page, from the packed scenes in it.
 export function mount(host) {
   const packed = JSON.parse(host.querySelector("script").textContent);
-  const asked = new URLSearchParams(location.search);
-  const placeOf = (dial) => {
-    const value = asked.get(`${packed.name}.${dial.name}`);
-    return value === null ? dial.start : nearestStop(dial, Number(value));
-  };
-  build(host, packed)(packed.dials.map(placeOf));
+  const address = new URLSearchParams(location.search);
+  const asked = packed.dials.map(({ name }) => [name, address.get(`${packed.name}.${name}`)]);
+  const numbers = asked.filter(([, value]) => value !== null && !Number.isNaN(Number(value)));
+  build(host, packed, { asked: Object.fromEntries(numbers) });
 }
 
 // What anywidget calls: the sliders are those of ipywidgets, and the kernel answers.
@@ -160,4 +158,5 @@ export function render({ model, el }) {
 
 export default { render };
 
-if (typeof window === "object") document.querySelectorAll(".explorer > script").forEach((script) => mount(script.parentNode));
+if (typeof window === "object")
+  document.querySelectorAll(".explorer > script").forEach((script) => mount(script.parentNode));

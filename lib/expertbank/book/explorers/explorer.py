@@ -59,4 +59,7 @@ class Explorer:
             return {"text/html": as_html(self), "text/plain": repr(self)}
         from expertbank.book.explorers.widget import sliders_around
 
-        return sliders_around(self)._repr_mimebundle_(**kwargs)
+        try:
+            return sliders_around(self)._repr_mimebundle_(**kwargs)
+        except FileNotFoundError as error:  # a notebook shows the sentence, not a traceback
+            return {"text/plain": str(error)}

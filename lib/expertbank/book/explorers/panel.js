@@ -7,25 +7,24 @@ const ARROWS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], Arro
 const REACH = 40; // pixels
 
 export function panelOn(parent, { title, x, y }, { say, onMove }) {
-  const place = parent.ownerDocument.createElement("div");
   const label = escape(`${title || y.label}, by ${x.label}: arrow keys read values`);
-  place.innerHTML = `${title ? `<p class="explorer-title">${escape(title)}</p>` : ""}
-    <p class="explorer-y">${escape(y.label)}</p>
+  const head = title ? `<p class="explorer-title">${escape(title)}</p>` : "";
+  const html = `<div>${head}<p class="explorer-y">${escape(y.label)}</p>
     <div class="explorer-plot" tabindex="0" role="application" aria-label="${label}">
       <div class="explorer-svg"></div><div class="explorer-tip" hidden></div><div class="explorer-handle" hidden></div>
-    </div><p class="explorer-x">${escape(x.label)}</p>`;
-  parent.append(place);
-  const [plot, frame, tip, handle] = ["plot", "svg", "tip", "handle"].map((name) => place.querySelector(`.explorer-${name}`));
+    </div><p class="explorer-x">${escape(x.label)}</p></div>`;
+  parent.insertAdjacentHTML("beforeend", html);
+  const part = (name) => parent.lastElementChild.querySelector(`.explorer-${name}`);
+  const [plot, frame, tip, handle] = ["plot", "svg", "tip", "handle"].map(part);
   let [panel, svg, row, share] = [null, null, 0, 0];
 
   // points in pixels, each with the words that it gives a reader
   const spotsOf = (name, points) => {
     const [left, top] = [svg.scale("x"), svg.scale("y")];
     const words = (at) => `${panel.x.label} ${named(panel.x, at.x)}, ${panel.y.label} ${named(panel.y, at.y)}`;
-    return points
-      .map((at, i) => ({ ...at, i }))
-      .filter((at) => at.x !== null && at.y !== null)
-      .map((at) => ({ i: at.i, left: left.apply(at.x), top: top.apply(at.y), text: `${name}: ${words(at)}` }));
+    const spots = points.map((at, i) => ({ ...at, i, left: left.apply(at.x), top: top.apply(at.y) }));
+    const known = spots.filter((at) => at.x !== null && at.y !== null && Number.isFinite(at.left + at.top));
+    return known.map((at) => ({ ...at, text: `${name}: ${words(at)}` }));
   };
   const rows = () =>
     [...panel.series, ...panel.marks]
@@ -48,10 +47,8 @@ export function panelOn(parent, { title, x, y }, { say, onMove }) {
     const spot = nearest(rows().flat(), event);
     point(spot.far < REACH ? spot : null);
   };
-  plot.addEventListener("pointermove", hover);
-  plot.addEventListener("pointerdown", hover);
-  plot.addEventListener("pointerleave", () => point(null));
-  plot.addEventListener("blur", () => point(null));
+  for (const event of ["pointermove", "pointerdown"]) plot.addEventListener(event, hover);
+  for (const event of ["pointerleave", "blur"]) plot.addEventListener(event, () => point(null));
   plot.addEventListener("keydown", (event) => {
     if (event.key === "Escape") point(null);
     if (!(event.key in ARROWS)) return;
