@@ -183,7 +183,8 @@ def _aligned(column: Sequence[str]) -> list[str]:
 
 def _gap(longest: str, own: str) -> str:
     missing = longest[len(own) :]
-    return "".join(_POINT_SPACE if sign == "." else _FIGURE_SPACE for sign in missing)
+    width = {".": _POINT_SPACE, " ": _NO_BREAK}
+    return "".join(width.get(sign, _FIGURE_SPACE) for sign in missing)
 
 
 def _typeset(text: str) -> str:
