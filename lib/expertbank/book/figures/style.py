@@ -40,7 +40,7 @@ def panel_canvas(
 ) -> tuple[Figure, list[Axes]]:
     """A figure in the book's style, inches wide and high, and its axes, row by row.
 
-    It is closed at once, so that a notebook shows it where it is returned and nowhere else.
+    A notebook shows it where it is returned and nowhere else.
     """
     with matplotlib.rc_context(BOOK_STYLE):
         figure = BookFigure(figsize=(width, height))

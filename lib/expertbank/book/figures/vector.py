@@ -1,0 +1,155 @@
+"""Figures as SVG that a page can theme, in two forms: for a desk and for a phone.
+
+A `BookFigure` shows itself as SVG. Its letters are text and its colours are CSS variables with the
+book's own colours to fall back on, so that a dark page needs no second picture. The narrow form,
+its panels in one column, travels in the metadata of the wide one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+import textwrap
+from copy import deepcopy
+from typing import Any, cast
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+
+NARROW_WIDTH = 3.6  # inches: the text of a phone, 390 pixels wide less its margins
+NARROW_LETTERS = 8.6  # points: 11.5 pixels
+LABEL_LENGTH = 38  # letters of a label that fit beside each other on a phone
+NAMED = {
+    "#0072b2": "blue",
+    "#d55e00": "red",
+    "#009e73": "green",
+    "#cc79a7": "pink",
+    "#e69f00": "orange",
+    "#56b4e9": "sky",
+    "#000000": "ink",
+    "#ffffff": "paper",
+}
+SVG_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "expertbank",
+    "mathtext.fontset": "dejavusans",
+    "font.family": "DejaVu Sans",
+}
+
+
+class BookFigure(Figure):
+    """A figure of the book; a notebook shows it as SVG."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"image/svg+xml": both_forms(self)}
+
+
+def both_forms(figure: Figure) -> str:
+    """The wide form as SVG, which holds the narrow one, escaped, in its metadata."""
+    wide = themed_svg(figure, "wide")
+    narrow = themed_svg(narrowed(figure), "narrow")
+    return wide.replace("</svg>", f"<metadata>{html.escape(narrow)}</metadata></svg>")
+
+
+def themed_svg(figure: Figure, form: str) -> str:
+    """The figure as one `svg` element of class `form`, colours by variable, ids of its own."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(cast(Any, SVG_STYLE)):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
+    text = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda colour: _variable(colour[0]), text)
+    text = _own_ids(text, form)
+    width, height = 72 * figure.get_size_inches()
+    head = (
+        f'<svg class="{form}" viewBox="0 0 {width:g} {height:g}" width="{4 * width / 3:.0f}" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        'style="fill: var(--fig-ink, #000000); background: var(--fig-ground, #ffffff)">'
+    )
+    return head + text[text.index(">") + 1 :].strip()
+
+
+def _variable(colour: str) -> str:
+    """A colour of the style, black, white or a grey as a variable; others as they are."""
+    name = NAMED.get(colour)
+    if name is None and colour[1:3] == colour[3:5] == colour[5:]:
+        name = "light" if int(colour[1:3], 16) > 0xA0 else "grey"
+    if name is None:
+        return colour
+    return f"var(--fig-{name}, {colour})"
+
+
+def _own_ids(text: str, form: str) -> str:
+    """Only ids that something refers to, each with a prefix that no other drawing has."""
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    prefix = hashlib.sha256((form + text).encode()).hexdigest()[:8]
+
+    def own(found: re.Match) -> str:
+        return f' id="{prefix}-{found[1]}"' if found[1] in used else ""
+
+    text = re.sub(r' id="([^"]+)"', own, text)
+    return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}-", text)
+
+
+def narrowed(figure: Figure) -> Figure:
+    """A copy laid out for a phone: one column, few ticks, letters of one size, legends below."""
+    copy = deepcopy(figure)
+    panels = [ax for ax in copy.axes if not hasattr(ax, "_colorbar")]
+    rows = len({spec.rowspan.start for ax in panels if (spec := ax.get_subplotspec())})
+    heights = [_narrow_height(ax, copy.get_figheight() / max(rows, 1)) for ax in panels]
+    grid = GridSpec(len(panels), 1, figure=copy, height_ratios=heights)
+    for place, ax in enumerate(panels):
+        ax.set_subplotspec(grid[place])
+        _simplify(ax)
+    for found in copy.findobj(Text):
+        text = cast(Text, found)
+        text.set_fontsize(min(max(text.get_fontsize(), NARROW_LETTERS), 9.5))
+    entries = _move_legends(copy, panels)
+    copy.set_size_inches(NARROW_WIDTH, sum(heights) + 0.19 * entries)
+    return copy
+
+
+def _narrow_height(ax: Axes, height: float) -> float:
+    """Inches of a panel: as high as it was within limits, or as high as its named rows need."""
+    named = [text for text in ax.get_yticklabels() if text.get_text().strip(" −.0123456789")]
+    return max(2.5, min(height, 3.4), 0.24 * len(named) + 0.8)
+
+
+def _simplify(ax: Axes) -> None:
+    """Titles and labels in lines that fit, and no more ticks than do."""
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
+        if "\n" not in text.get_text():
+            text.set_text("\n".join(textwrap.wrap(text.get_text(), LABEL_LENGTH)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_tick_params(labelsize=NARROW_LETTERS)
+    if isinstance(ax.xaxis.get_major_locator(), MaxNLocator):
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _move_legends(figure: Figure, panels: list[Axes]) -> int:
+    """Put every legend in one column below what it belongs to; how many entries there are."""
+    entries = 0
+    for legend in list(figure.legends):
+        figure.legend(**_entries(legend), loc="outside lower center", ncols=1)
+        legend.remove()
+        entries += len(legend.get_texts())
+    for ax in panels:
+        legend = ax.get_legend()
+        if legend is not None:
+            ax.legend(**_entries(legend), loc="upper center", bbox_to_anchor=(0.5, -0.22))
+            entries += len(legend.get_texts())
+    return entries
+
+
+def _entries(legend: Legend) -> dict[str, Any]:
+    labels = [text.get_text() for text in legend.get_texts()]
+    return {"handles": legend.legend_handles, "labels": labels, "fontsize": NARROW_LETTERS}
