@@ -55,7 +55,7 @@ LAYERS = [
         "book.figures.routers",
     },
     {"book.figures"},
-    {"book.explorers.scene", "book.explorers.common"},
+    {"book.explorers.scene", "book.explorers.dial", "book.explorers.common"},
     {"book.explorers.grid", "book.explorers.widget"},
     {"book.explorers.explorer"},
     {
@@ -265,9 +265,9 @@ def code_lines(path):
 # and for outputs that never replace what they should not.
 # The book's tables are numbered, aligned and read aloud, and its excerpts are cut: 160 lines.
 # Training keeps a partial run to one manifest and one writer, and ends its workers with it: 35.
-# The explorers' scenes are twelve small programs in place of bitmaps, and are packed: 870 lines.
+# The explorers' scenes are twelve small programs in place of bitmaps, and are packed: 900 lines.
 # Figures are SVG that a page themes, with a form for phones: 105.
-CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 3540, "cli": 350}
+CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 3570, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

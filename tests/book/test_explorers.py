@@ -86,6 +86,10 @@ def explorer_of(scene=every_kind, **dials):
     return Explorer("toy", scene, dials, "A picture of everything.")
 
 
+def sliders_of(made):
+    return widget.sliders_around(made.scene, made.dials, made.alt)
+
+
 def node(*arguments, **given):
     """The JSON that Node.js prints."""
     if shutil.which("node") is None:
@@ -149,7 +153,7 @@ def assert_near(wanted, seen, axis):
         seen = np.log(seen)
         wanted = np.log(wanted)
     assert np.array_equal(np.isnan(wanted), np.isnan(seen))
-    assert np.nanmax(np.abs(wanted - seen), initial=0) <= 0.51 * room / grid.STEPS
+    assert np.nanmax(np.abs(wanted - seen), initial=0) <= 0.51 * room / grid.PARTS
 
 
 # --- the packed grid ---
@@ -158,7 +162,7 @@ def assert_near(wanted, seen, axis):
 def test_the_module_unpacks_what_was_packed():
     toy = explorer_of()
     places = [(0, 0), (50, 50), (5, 25), (17, 3), (50, 0)]
-    shown = unpacked(json.loads(json.dumps(grid.pack(toy))), places)
+    shown = unpacked(json.loads(json.dumps(toy.packed())), places)
     for (i, j), scene in zip(places, shown):
         assert_alike(scene, every_kind(BETAS[i], SIZES[j]))
 
@@ -171,14 +175,14 @@ def test_one_dial_is_enough_and_a_third_stays_where_it_starts():
         "beta": Dial("beta", 1.0, BETAS),
         "extra": Dial("extra", 7.0, live=(1, 10, 1)),
     }
-    packed = grid.pack(explorer_of(scene, **dials))
+    packed = explorer_of(scene, **dials).packed()
     assert [dial["name"] for dial in packed["dials"]] == ["beta"]
     (shown,) = unpacked(packed, [[9]])
     assert_alike(shown, every_kind(BETAS[9], 7.0))
 
 
 def test_a_number_is_stored_once_for_what_it_depends_on():
-    columns = grid.pack(explorer_of())["columns"]
+    columns = explorer_of().packed()["columns"]
     shapes = {tuple(column["shape"]) for column in columns}
     assert shapes == {(1, 1), (51, 1), (1, 51), (51, 51)}
 
@@ -206,18 +210,18 @@ def test_a_scene_of_another_form_is_refused(change, place):
         return replace(found, panels=[change(first), *others])
 
     toy = explorer_of(scene, beta=Dial("beta", 1.0, BETAS))
-    refused(lambda: grid.pack(toy), "form", "beta = 5")
+    refused(lambda: toy.packed(), "form", "beta = 5")
     with pytest.raises(ValueError, match=place):
-        grid.pack(toy)
+        toy.packed()
 
 
 def test_dials_that_no_page_can_have_are_refused():
     three = {name: Dial(name, 0, [0, 1]) for name in ("a", "b", "c")}
-    refused(lambda: grid.pack(explorer_of(**three)), "dials", "3")
+    refused(lambda: explorer_of(**three).packed(), "dials", "3")
     none = {"a": Dial("a", 0, live=(0, 1, 0.1))}
-    refused(lambda: grid.pack(explorer_of(**none)), "dials", "0")
+    refused(lambda: explorer_of(**none).packed(), "dials", "0")
     beside = {"beta": Dial("beta", 0.3, [0, 1])}
-    refused(lambda: grid.pack(explorer_of(**beside)), "beta", "0.3")
+    refused(lambda: explorer_of(**beside).packed(), "beta", "0.3")
 
 
 def test_a_page_gets_the_grid_and_a_kernel_sliders(monkeypatch):
@@ -236,7 +240,7 @@ def test_a_page_gets_the_grid_and_a_kernel_sliders(monkeypatch):
 @pytest.mark.slow
 def test_every_page_is_light_and_fine(name, request):
     made = EXPLORERS[name]()
-    html = grid.as_html(made)
+    html = grid.as_html(made.packed())
     size = len(gzip.compress(html.encode()))
     say(request, f"grid of {name}: {size / 1e3:.1f} kB gzip")
     assert size <= 150_000
@@ -249,7 +253,7 @@ def test_every_page_is_light_and_fine(name, request):
 
 
 def test_every_kind_is_drawn():
-    (html,) = stills(grid.pack(explorer_of()), 688)
+    (html,) = stills(explorer_of().packed(), 688)
     page = ElementTree.fromstring(
         f"<div>{html.replace(' hidden', '')}</div>".replace('step="1">', 'step="1"/>')
     )
@@ -275,7 +279,7 @@ def test_every_kind_is_drawn():
 
 @pytest.mark.parametrize("width", [298, 358, 640, 688, 1000])
 def test_a_still_fits_its_width_and_is_the_whole_picture(width):
-    (html,) = stills(grid.pack(explorer_of()), width, plain=True)
+    (html,) = stills(explorer_of().packed(), width, plain=True)
     page = ElementTree.fromstring(f"<div>{html}</div>")
     drawn = [part for part in page.iter() if part.get("viewBox") and part.get("width") != "30"]
     assert len(drawn) == 3
@@ -288,7 +292,7 @@ def test_a_still_fits_its_width_and_is_the_whole_picture(width):
 
 
 def test_parts_of_several_stills_have_their_own_names():
-    found = "".join(stills(grid.pack(explorer_of()), 358, 688))
+    found = "".join(stills(explorer_of().packed(), 358, 688))
     names = [part.split('"')[1] for part in found.split("<clipPath ")[1:]]
     assert len(names) == len(set(names)) > 4
 
@@ -329,7 +333,7 @@ def bundle(monkeypatch, tmp_path):
 
 
 def test_sliders_take_any_value(bundle):
-    *sliders, picture = widget.sliders_around(explorer_of()).children
+    *sliders, picture = sliders_of(explorer_of()).children
     assert [type(slider) for slider in sliders] == [
         ipywidgets.FloatSlider,
         ipywidgets.FloatLogSlider,
@@ -346,7 +350,7 @@ def test_a_dragged_ring_moves_its_slider(bundle):
         "beta": Dial("beta", 1.0, BETAS, (0, 10, 0.1)),
         "size": Dial("bank", 10.0, [10.0, 20.0], names=["small", "large"]),
     }
-    *sliders, picture = widget.sliders_around(explorer_of(**dials)).children
+    *sliders, picture = sliders_of(explorer_of(**dials)).children
     picture._handle_custom_msg({"beta": 2.5, "size": 17}, [])
     assert [slider.value for slider in sliders] == [2.5, 20.0]
     assert sliders[1].label == "large"
@@ -357,9 +361,7 @@ def test_a_dragged_ring_moves_its_slider(bundle):
 def test_without_the_bundle_one_sentence_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(widget, "MODULE", tmp_path / "explorer.mjs")
     widget.drawing_module.cache_clear()
-    message = refused(
-        lambda: widget.sliders_around(explorer_of()), "missing", error=FileNotFoundError
-    )
+    message = refused(lambda: sliders_of(explorer_of()), "missing", error=FileNotFoundError)
     assert "make book" in message
     assert explorer_of()._repr_mimebundle_() == {"text/plain": message}
 
@@ -368,7 +370,7 @@ def test_without_the_bundle_one_sentence_says_how_to_get_it(monkeypatch, tmp_pat
 @pytest.mark.slow
 def test_a_kernel_answers_in_time(name, bundle, request):
     made = EXPLORERS[name]()
-    *sliders, picture = widget.sliders_around(made).children
+    *sliders, picture = sliders_of(made).children
     for slider, dial in zip(sliders, made.dials.values()):
         values = dial.stops
         if dial.live is not None:

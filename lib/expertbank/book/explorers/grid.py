@@ -10,85 +10,84 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from expertbank.book.explorers.dial import Dial, starts_of
 from expertbank.book.explorers.scene import Axis, Panel, Reading, Scene, Track
 
-if TYPE_CHECKING:
-    from expertbank.book.explorers.explorer import Dial, Explorer
-
-STEPS = 2000  # of an axis, which is at most 700 pixels long
+PARTS = 2000  # of an axis, which is at most 700 pixels long
 
 
-def pack(explorer: Explorer) -> dict[str, Any]:
+def pack(
+    name: str, scene: Callable[..., Scene], dials: Mapping[str, Dial], alt: str
+) -> dict[str, Any]:
     """The form of the scenes and the numbers of all stops, as JSON that the ES module reads.
 
     Refuses more than two dials with stops, a start that is not a stop, and scenes that differ in
     form.
     """
-    dials = _with_stops(explorer)
-    outer = list(dials)
+    moving = _with_stops(name, dials)
     form = None
     first = ""
     scales: list[Axis | Reading | None] = []
     table: list[list[np.ndarray]] = []
-    for stops in itertools.product(*(dial.stops for dial in dials.values())):
-        setting = dict(zip(outer, stops))
-        scene = explorer.scene(**{**explorer.start(), **setting})
-        found, numbers = _split(scene)
-        spoken = ", ".join(f"{name} = {value:g}" for name, value in setting.items())
+    for stops in itertools.product(*(dial.stops for dial in moving.values())):
+        setting = dict(zip(moving, stops))
+        shown = scene(**{**starts_of(dials), **setting})
+        found, numbers = _split(shown)
+        spoken = ", ".join(f"{key} = {value:g}" for key, value in setting.items())
         if form is None:
             form = found
             first = spoken
-            scales = _scales(scene)
+            scales = _scales(shown)
         elif found != form:
             raise ValueError(
-                f"explorer {explorer.name!r}: scenes must have one form, and "
+                f"explorer {name!r}: scenes must have one form, and "
                 f"{_difference(form, found)} differs between {first} and {spoken}"
             )
         table.append(numbers)
     assert form is not None
-    sizes = [len(dial.stops) for dial in dials.values()] + [1] * (2 - len(dials))
+    sizes = [len(dial.stops) for dial in moving.values()] + [1] * (2 - len(moving))
     columns = [
         _column(np.reshape(column, (*sizes, -1)), scale)
         for column, scale in zip(zip(*table), scales)
     ]
     return {
-        "name": explorer.name,
-        "alt": explorer.alt,
-        "dials": [_dial(name, dial) for name, dial in dials.items()],
+        "name": name,
+        "alt": alt,
+        "dials": [_dial(key, dial) for key, dial in moving.items()],
         "form": form,
         "columns": columns,
     }
 
 
-def as_html(explorer: Explorer) -> str:
-    """The packed scenes in the element that the ES module mounts."""
-    text = json.dumps(pack(explorer), ensure_ascii=False, separators=(",", ":"))
+def as_html(packed: dict[str, Any]) -> str:
+    """Packed scenes in the element that the ES module mounts."""
+    text = json.dumps(packed, ensure_ascii=False, separators=(",", ":"))
     return (
-        f'<div class="explorer" data-name="{explorer.name}"><script type="application/json">'
+        f'<div class="explorer" data-name="{packed["name"]}"><script type="application/json">'
         + text.replace("<", "\\u003c")
         + "</script></div>"
     )
 
 
-def _with_stops(explorer: Explorer) -> Mapping[str, Dial]:
+def _with_stops(name: str, dials: Mapping[str, Dial]) -> Mapping[str, Dial]:
     """The dials of a page."""
-    dials = {name: dial for name, dial in explorer.dials.items() if len(dial.stops)}
-    if not 1 <= len(dials) <= 2:
+    moving = {key: dial for key, dial in dials.items() if len(dial.stops)}
+    if not 1 <= len(moving) <= 2:
         raise ValueError(
-            f"explorer {explorer.name!r} has {len(dials)} dials with stops: 1 or 2 are allowed"
+            f"explorer {name!r} has {len(moving)} dials with stops: 1 or 2 are allowed"
         )
-    for name, dial in dials.items():
+    for key, dial in moving.items():
         if dial.start not in list(dial.stops):
             raise ValueError(
-                f"explorer {explorer.name!r}: the dial {name} starts at {dial.start:g}, "
+                f"explorer {name!r}: the dial {key} starts at {dial.start:g}, "
                 "which must be one of its stops"
             )
-    return dials
+    return moving
 
 
 def _dial(name: str, dial: Dial) -> dict[str, Any]:
@@ -174,10 +173,10 @@ def _column(values: np.ndarray, scale: Axis | Reading | None) -> dict[str, Any]:
     if isinstance(scale, Reading):
         step = 10.0**-scale.digits
     elif log:
-        step = float(np.log(scale.high / scale.low)) / STEPS
+        step = float(np.log(scale.high / scale.low)) / PARTS
         values = np.log(values, out=np.full(values.shape, np.nan), where=values > 0)
     else:
-        step = (scale.high - scale.low) / STEPS
+        step = (scale.high - scale.low) / PARTS
     known = np.isfinite(values)
     low = 0.0
     if known.any():

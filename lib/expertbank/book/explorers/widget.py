@@ -3,6 +3,7 @@ module draws."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from expertbank.book.explorers.explorer import Dial, Explorer
+from expertbank.book.explorers.dial import Dial, starts_of
+from expertbank.book.explorers.scene import Scene
 
 HERE = Path(__file__).parent
 MODULE = HERE / "bundle" / "explorer.mjs"
@@ -47,18 +49,20 @@ class Picture(anywidget.AnyWidget):
         return drawing_module()
 
 
-def sliders_around(explorer: Explorer) -> ipywidgets.VBox:
+def sliders_around(
+    scene: Callable[..., Scene], dials: Mapping[str, Dial], alt: str
+) -> ipywidgets.VBox:
     """A slider for each dial over a picture of where they are."""
-    sliders = {name: _slider(dial) for name, dial in explorer.dials.items()}
+    sliders = {name: _slider(dial) for name, dial in dials.items()}
 
-    def scene() -> dict[str, Any]:
+    def shown() -> dict[str, Any]:
         values = {name: slider.value for name, slider in sliders.items()}
-        return explorer.scene(**values).to_json()
+        return scene(**values).to_json()
 
-    picture = Picture(scene=scene(), alt=explorer.alt, start=explorer.start())
+    picture = Picture(scene=shown(), alt=alt, start=starts_of(dials))
 
     def redraw(_: Any) -> None:
-        picture.scene = scene()
+        picture.scene = shown()
 
     def move(_: Any, wanted: dict[str, float], buffers: Any) -> None:
         for name, value in wanted.items():
