@@ -17,7 +17,28 @@ from sphinx.util.fileutil import copy_asset
 
 HERE = Path(__file__).parent
 NPM = HERE / "node_modules"
-MATHJAX = NPM / "mathjax" / "es5"
+MATHJAX = NPM / "mathjax"
+MATH_FONT = NPM / "@mathjax" / "mathjax-newcm-font"
+# formulas break where a phone is too narrow for them, and screen readers get them as MathML
+MATH_SETTINGS = {
+    "loader": {"load": ["a11y/assistive-mml"]},
+    "output": {
+        "displayOverflow": "linebreak",
+        "linebreaks": {"inline": True, "width": "100%"},
+        "fontPath": "[mathjax]/fonts/%%FONT%%-font",
+    },
+    "options": {
+        "menuOptions": {
+            "settings": {
+                "speech": False,
+                "braille": False,
+                "enrich": False,
+                "collapsible": False,
+                "assistiveMml": True,
+            }
+        }
+    },
+}
 
 ICON_FONTS = Path("vendor", "fontawesome", "webfonts")
 WITHIN_THEME = Path("theme", "pydata_sphinx_theme", "static") / ICON_FONTS
@@ -45,9 +66,12 @@ MENDED = [
 
 def copy_scripts(local: Path) -> None:
     """The parts of MathJax that pages ask for."""
-    for part in ("tex-chtml.js", "output/chtml", "input/tex/extensions", "a11y", "sre"):
+    for part in ("tex-chtml.js", "input/tex/extensions", "a11y"):
         goal = local / "mathjax" / part
         copy_asset(MATHJAX / part, goal.parent if goal.suffix else goal)
+    for part in ("chtml.js", "chtml"):
+        goal = local / "mathjax" / "fonts" / MATH_FONT.name / part
+        copy_asset(MATH_FONT / part, goal.parent if goal.suffix else goal)
 
 
 def lighten(figure: Path) -> None:
@@ -104,14 +128,17 @@ def finish(app, exception):
         lighten(figure)
     for page in site.rglob("*.html"):
         mend(page)
-    lighten_icons(site)
+    # an e-book has no icons
+    if (site / "_static" / ICON_FONTS).is_dir():
+        lighten_icons(site)
 
 
 def setup(app):
-    if not MATHJAX.is_dir():
+    if not MATH_FONT.is_dir():
         raise ExtensionError(
-            f"{MATHJAX} is missing: run `npm ci` in {HERE} (Node.js), or `make book`, which does"
+            f"{MATH_FONT} is missing: run `npm ci` in {HERE} (Node.js), or `make book`, which does"
         )
     app.config.mathjax_path = "../_local/mathjax/tex-chtml.js"
+    app.config.mathjax3_config = MATH_SETTINGS
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
