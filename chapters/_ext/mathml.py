@@ -8,6 +8,7 @@ import unicodedata
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.util.math import get_node_equation_number
 
 # what latex2mathml does not know, in terms of what it does
 SUBSTITUTES = {
@@ -55,7 +56,9 @@ def visit_inline(self, node):
 
 
 def visit_block(self, node):
-    number = f'<span class="eqno">({node["number"]})</span>' if node["number"] else ""
+    number = ""
+    if node["number"]:
+        number = f'<span class="eqno">({get_node_equation_number(self, node)})</span>'
     place = f' id="{node["ids"][0]}"' if node["ids"] else ""
     self.body.append(f'<div class="math"{place}>{number}{mathml(node.astext(), "block")}</div>')
     raise nodes.SkipNode
