@@ -230,18 +230,11 @@ def test_bad_files_give_one_line_and_status_2(capsys, tmp_path, name, content, m
     assert message in err and name in err
 
 
-def test_training_never_overwrites_a_bank(capsys):
-    pytest.importorskip("torch")
-    code, _, err = run(capsys, "train", "mnist")
-    assert code == 2 and "already holds a bank" in err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("mnist", "--size", "large"), "only the testbed has sizes"),
         (("testbed", "--experts", "3"), "testbed has recipes of its own"),
-        (("testbed",), "already holds a testbed"),
     ],
 )
 def test_training_refuses_what_makes_no_sense(capsys, arguments, message):
