@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from expertbank.book import figures
-from expertbank.book.figures.style import LINE_LOOKS, panel_canvas
+from expertbank.book.figures.style import LINE_LOOKS, legend_below, panel_canvas
 from expertbank.book.figures.vector import NAMED, both_forms
 from references import ROOT
 
@@ -17,7 +17,7 @@ GROUNDS = {"light": "#ffffff", "dark": "#14181e"}
 LEAST = {"ink": 4.5}
 
 
-def two_panels():
+def two_panels(shared_legend=False):
     figure, (left, right) = panel_canvas(2)
     for ax in (left, right):
         for place, look in enumerate(LINE_LOOKS):
@@ -25,7 +25,10 @@ def two_panels():
         ax.set(
             xlabel="rate $I(X;T)$, nats", ylabel="a quantity with a name that is far too long here"
         )
-        ax.legend()
+        if not shared_legend:
+            ax.legend()
+    if shared_legend:
+        legend_below(figure, 4)
     return figure
 
 
@@ -47,6 +50,13 @@ def test_a_figure_stays_as_it_was_when_it_has_been_shown():
     assert tuple(figure.get_size_inches()) == size
     assert [ax.get_subplotspec().colspan.start for ax in figure.axes] == places == [0, 1]
     assert all(ax.get_legend()._ncols == 1 for ax in figure.axes)
+
+
+def test_a_legend_of_the_figure_stays_where_it_was():
+    figure = two_panels(shared_legend=True)
+    wide, narrow = forms(figure)
+    assert len(figure.legends) == 1 and figure.legends[0]._ncols == 4
+    assert all(f"line {place}" in form for place in range(7) for form in (wide, narrow))
 
 
 def test_colours_are_variables_and_ids_are_nobody_elses():

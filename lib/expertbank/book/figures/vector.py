@@ -140,7 +140,7 @@ def _move_legends(figure: Figure, panels: list[Axes]) -> int:
     entries = 0
     for legend in list(figure.legends):
         figure.legend(**_entries(legend), loc="outside lower center", ncols=1)
-        legend.remove()
+        figure.legends.remove(legend)  # a copy's own remove() is still the first figure's
         entries += len(legend.get_texts())
     for ax in panels:
         legend = ax.get_legend()
