@@ -4,11 +4,14 @@ silent server, and axe-core's findings.
 
 from __future__ import annotations
 
+import gzip
 import re
 from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
 
 import yaml
 
+from expertbank.book.explorers import EXPLORERS
 from references import ROOT
 
 HTML = ROOT / "_build" / "html"
@@ -16,20 +19,28 @@ AXE = ROOT / "chapters" / "_ext" / "node_modules" / "axe-core" / "axe.min.js"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-WITH_EXPLORER = ["alpha_mixture", "bsc", "mnist_bank", "blahut_arimoto", "ladder", "gates", "links"]
+WITH_EXPLORER = list(EXPLORERS)
 LECTURES = [
     "gate",
     "theorem1",
-    *WITH_EXPLORER,
+    "alpha_mixture",
+    "bsc",
+    "mnist_bank",
+    "blahut_arimoto",
     "solver",
     "replicates",
     "estimators",
     "other_learners",
+    "ladder",
     "audit",
+    "gates",
     "theorem2",
+    "links",
     "testbed",
     "your_router",
 ]
+# what a server sends as it is, without gzip
+PACKED = {".woff", ".woff2", ".png", ".jpg", ".gif"}
 
 
 def built_from() -> str:
@@ -45,6 +56,26 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+class Packed(Quiet):
+    """Sends what GitHub Pages sends: compressed, over connections that stay open."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        file = Path(self.translate_path(self.path))
+        if not file.is_file():
+            return self.send_error(404)
+        self.send_response(200)
+        content = file.read_bytes()
+        if file.suffix not in PACKED:
+            content = gzip.compress(content)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Type", self.guess_type(str(file)))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
 
 def violations(page) -> list[tuple[str, list]]:

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import cycle, islice
 from statistics import median
 from time import perf_counter
 from xml.etree import ElementTree
@@ -382,7 +383,7 @@ def test_a_kernel_answers_in_time(name, bundle, request):
             )
             values = [type(slider.value)(value) for value in values]
         times = []
-        for value in list(values)[-30:]:
+        for value in islice(cycle(list(values)[-30:]), 30):
             before = perf_counter()
             slider.value = value
             json.dumps(picture.scene)

@@ -68,7 +68,7 @@ function drawSeries(panel, series, ghost) {
   const filled = { fill: colour(look), fillOpacity: 1, clip: true };
   if (kind === "bars") return bars(panel, series, ghost ? { ...paint, strokeDasharray: "3 3" } : filled);
   if (kind === "band")
-    return Plot.areaY(points, { ...filled, x: "x", y1: "y", y2: "top", fillOpacity: ghost ? 0.08 : 0.2 });
+    return Plot.areaY(points, { ...filled, x: "x", y1: "y", y2: "top", fillOpacity: ghost ? 0.08 : 0.25 });
   if (kind === "dots") {
     const shape = { symbol: SYMBOLS[look % 7], r: many ? 2 : 4, strokeWidth: 1.6 };
     return Plot.dot(points, { ...at, ...shape, fill: ghost ? "none" : GROUND });
@@ -105,10 +105,10 @@ function plot(options) {
 
 // The SVG of a panel; `ghost` is a panel that was pinned, to compare with.
 export function drawPanel(panel, { width, height, ghost, document }) {
-  const layers = ["band", "bars", "line", "dots", "rule", "post", "cross", "ring"];
+  const layers = ["band", "bars", "line", "dots", "rule", "post", "ring", "cross"];
   const sorted = (things) => [...things].sort((a, b) => layers.indexOf(a.kind) - layers.indexOf(b.kind));
   const [wide, deep] = [panel.y.categories.length > 0, panel.x.categories.length > 0];
-  const margins = { marginTop: 8, marginRight: 14, marginBottom: deep ? 40 : 24, marginLeft: wide ? 120 : 46 };
+  const margins = { marginTop: 8, marginRight: 14, marginBottom: deep ? 40 : 24, marginLeft: wide ? 136 : 46 };
   const x = scaleOf(panel.x, Math.max(3, Math.round(width / 90)), false);
   const y = scaleOf(panel.y, Math.max(3, Math.round(height / 60)), true);
   const marks = [

@@ -7,7 +7,7 @@ const ARROWS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], Arro
 const REACH = 40; // pixels
 
 export function panelOn(parent, { title, x, y }, { say, onMove }) {
-  const label = escape(`${title || y.label}, by ${x.label}: arrow keys read values`);
+  const label = escape(`${[title || y.label, x.label].filter(Boolean).join(", by ")}: arrow keys read values`);
   const head = title ? `<p class="explorer-title">${escape(title)}</p>` : "";
   const html = `<div>${head}<p class="explorer-y">${escape(y.label)}</p>
     <div class="explorer-plot" tabindex="0" role="application" aria-label="${label}">
