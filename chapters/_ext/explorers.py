@@ -120,11 +120,13 @@ def fill_gallery(app, doctree, docname):
         found = {name: next(explorers_of(env.get_doctree(name)), None) for name in chapters}
         packed = {name: json.loads(scenes) for name, scenes in found.items() if scenes}
         jobs = [{"packed": one, "width": CARD, "plain": True} for one in packed.values()]
+        # a book to print or to carry has each picture in its chapter, and once is enough
+        stills = draw(jobs) if app.builder.name == "html" else [""] * len(jobs)
         cards = [
             _card(
                 env.titles[name].astext(), app.builder.get_relative_uri(docname, name), one, still
             )
-            for (name, one), still in zip(packed.items(), draw(jobs))
+            for (name, one), still in zip(packed.items(), stills)
         ]
         html = f'<div class="explorer-gallery">{"".join(cards)}</div>'
         gallery.replace_self(nodes.raw("", html, format="html"))

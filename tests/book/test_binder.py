@@ -19,7 +19,7 @@ NAME = "handle => handle.closest('.widget-slider').querySelector('.widget-label'
 # presses a key on a slider again and again, and measures each time how long the new picture takes
 # to arrive
 MOVES = """async (handle, n) => {
-  const picture = handle.closest('.jp-OutputArea').querySelector('.widget-html-content');
+  const picture = handle.closest('.jp-OutputArea').querySelector('.explorer-panels');
   const times = [];
   for (let i = 0; i < n; i++) {
     const start = performance.now(), key = i % 20 < 10 ? 'ArrowRight' : 'ArrowLeft';
@@ -81,6 +81,25 @@ def wait_for(address, server):
     pytest.fail("JupyterLab did not start within a minute")
 
 
+def drag_ring_up(page):
+    """The ring sets the slider of its dial: the kernel answers a drag as it answers a slider."""
+    readout = page.locator(f"{NOTEBOOK} .jp-OutputArea .widget-readout").first
+    before = readout.inner_text()
+    ring = page.locator(f"{NOTEBOOK} .explorer-handle").first
+    ring.scroll_into_view_if_needed()
+    box = ring.bounding_box()
+    page.mouse.move(box["x"] + 18, box["y"] + 18)
+    page.mouse.down()
+    for step in range(1, 6):
+        page.mouse.move(box["x"] + 18 - 12 * step, box["y"] + 18 - 6 * step)
+    page.mouse.up()
+    page.wait_for_function(
+        """before => document.querySelector(
+             '.jp-NotebookPanel .jp-OutputArea .widget-readout').innerText !== before""",
+        arg=before,
+    )
+
+
 def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
@@ -104,15 +123,16 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     )
     page.locator(f"{NOTEBOOK} .jp-CodeCell", has_text="explore_").last.scroll_into_view_if_needed()
     slider = page.locator(f"{NOTEBOOK} .noUi-handle").first
-    shown = """[...document.querySelectorAll(
-      '.jp-NotebookPanel .widget-html, .jp-NotebookPanel .widget-image'
-    )].map(node => node.outerHTML).join()"""
+    shown = """[...document.querySelectorAll('.jp-NotebookPanel .explorer-svg')]
+      .map(node => node.outerHTML).join()"""
     slider.wait_for()
+    page.locator(f"{NOTEBOOK} .explorer-svg svg").first.wait_for()
     before = page.evaluate(shown)
     assert before
     slider.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"before => {shown} !== before", arg=before)
+    drag_ring_up(page)
     sliders = page.locator(f"{NOTEBOOK} .jp-OutputArea .noUi-handle")
     cut = """labels => labels.filter(label => label.scrollWidth > label.clientWidth)
       .map(label => label.textContent)"""
@@ -121,6 +141,8 @@ def test_a_chapter_opens_as_a_notebook_and_is_alive(lab, browser, request):
     assert len(times) == 3
     medians = ", ".join(f"{name} {median(found):.0f} ms" for name, found in times.items())
     say(request, f"live widget, median of 30 moves: {medians}")
+    # the way through the kernel and back, beside whatever else this machine does
+    assert all(median(found) < 200 for found in times.values()), medians
     page.close()
 
 
