@@ -72,6 +72,7 @@ export function panelOn(parent, { title, x, y }, { say, onMove }) {
 
   return (next, options) => {
     panel = next;
+    point(null);
     svg = drawPanel(panel, { ...options, document: parent.ownerDocument });
     frame.replaceChildren(svg);
     frame.style.cssText = `height: ${options.height}px`;
