@@ -28,7 +28,6 @@ WITH_PLUMBING: set[str] = {
     "ladder",
     "audit",
     "links",
-    "testbed",
     "your_router",
 }
 TOO_WIDE: set[str] = {
@@ -42,7 +41,6 @@ TOO_WIDE: set[str] = {
     "ladder",
     "audit",
     "links",
-    "testbed",
     "your_router",
 }
 WITHOUT_CAPTIONS: set[str] = {
@@ -53,7 +51,6 @@ WITHOUT_CAPTIONS: set[str] = {
     "ladder",
     "audit",
     "links",
-    "testbed",
     "your_router",
     "report",
 }
