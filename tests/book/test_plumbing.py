@@ -27,7 +27,6 @@ WITH_PLUMBING: set[str] = {
     "other_learners",
     "ladder",
     "audit",
-    "links",
     "your_router",
 }
 TOO_WIDE: set[str] = {
@@ -40,7 +39,6 @@ TOO_WIDE: set[str] = {
     "other_learners",
     "ladder",
     "audit",
-    "links",
     "your_router",
 }
 WITHOUT_CAPTIONS: set[str] = {
@@ -50,7 +48,6 @@ WITHOUT_CAPTIONS: set[str] = {
     "other_learners",
     "ladder",
     "audit",
-    "links",
     "your_router",
     "report",
 }
