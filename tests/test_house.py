@@ -267,7 +267,8 @@ def code_lines(path):
 # Training keeps a partial run to one manifest and one writer, and ends its workers with it: 35.
 # The explorers' scenes are twelve small programs in place of bitmaps, and are packed: 900 lines.
 # Figures are SVG that a page themes, with a form for phones: 105.
-CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 3570, "cli": 350}
+# The steps of the ladder are a waterfall, and the report opens with its verdicts as bars: 20.
+CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 3590, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

@@ -25,9 +25,7 @@ WITH_PLUMBING: set[str] = {
     "replicates",
     "estimators",
     "other_learners",
-    "ladder",
     "audit",
-    "your_router",
 }
 TOO_WIDE: set[str] = {
     "start",
@@ -37,18 +35,14 @@ TOO_WIDE: set[str] = {
     "replicates",
     "estimators",
     "other_learners",
-    "ladder",
     "audit",
-    "your_router",
 }
 WITHOUT_CAPTIONS: set[str] = {
     "solver",
     "replicates",
     "estimators",
     "other_learners",
-    "ladder",
     "audit",
-    "your_router",
     "report",
 }
 

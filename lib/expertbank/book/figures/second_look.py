@@ -208,6 +208,25 @@ def bound_ratios(alphas: np.ndarray, ratios: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def bound_waterfall(paths: dict[str, tuple[float, dict[str, float]]]) -> Figure:
+    """A panel each of (loosest bound, step -> bound after it), log axis: a bar is as long as the
+    factor that its step takes off the bound, which is written below its name."""
+    figure, axes = panel_canvas(rows=len(paths), height=2.3 * len(paths) + 0.4)
+    for ax, (title, (first, steps)) in zip(axes, paths.items()):
+        after = np.array(list(steps.values()))
+        before = np.append(first, after[:-1])
+        rows = np.arange(len(after))
+        ax.barh(rows, before - after, left=after, color=BLUE, height=0.6)
+        ax.vlines(after[:-1], rows[:-1], rows[1:], color=BLACK, lw=0.8)
+        taken = zip(steps, before / after, after)
+        ax.set_yticks(rows, [f"{name}\n÷ {factor:.2f} → {low:.1f}" for name, factor, low in taken])
+        ax.set(xscale="log", title=title, xlim=(0.95 * after[-1], 1.05 * first))
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        name_ticks(ax.xaxis, (20, 50, 100))
+    axes[-1].set_xlabel("bound in thousandths, log axis")
+    return figure
+
+
 # --- chapter 13: the audit ---
 
 
@@ -220,4 +239,21 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
     ax.axvline(1, color=BLACK, linestyle="--")
     ax.invert_yaxis()
     ax.set_xlabel("bound / gap")
+    return figure
+
+
+# --- the report ---
+
+
+def verdict_bars(counts: dict[str, dict[str, int]]) -> Figure:
+    """How many rows have each verdict, one bar a verdict, with the share of each paper: verdict ->
+    (paper -> rows). Red ones speak against a paper."""
+    figure, ax = canvas(7.2, 0.36 * len(counts) + 0.9)
+    totals = [sum(papers.values()) for papers in counts.values()]
+    colors = [RED if verdict in ("outside", "does not hold") else BLUE for verdict in counts]
+    bars = ax.barh(list(counts), totals, color=colors, height=0.6)
+    shares = [", ".join(f"{n} {paper}" for paper, n in x.items() if n) for x in counts.values()]
+    ax.bar_label(bars, [f"{n} ({share})" for n, share in zip(totals, shares)], padding=3)
+    ax.set(xlabel="rows", xlim=(0, 2.1 * max(totals)))
+    ax.invert_yaxis()
     return figure
