@@ -33,12 +33,21 @@ def transferred(path):
     return len(content if file.suffix in PACKED else gzip.compress(content))
 
 
+# formulas that MathJax breaks as if there were much less room than there is
+CRAMPED = """() => [...(window.MathJax?.startup?.document?.math ?? [])]
+  .filter(math => math.display)
+  .map(math => [math.math, math.metrics.containerWidth,
+                math.typesetRoot.closest('div.math').clientWidth])
+  .filter(([, found, room]) => found < room - 100 || found > room)"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_whole(visit, weights, request, name):
     page = visit(name)
     sources = page.locator(".math").count()
     assert page.locator("mjx-container").count() >= sources
     assert page.locator("mjx-merror").count() == 0
+    assert page.evaluate(CRAMPED) == []
     broken = page.evaluate(
         "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
     )
