@@ -25,7 +25,6 @@ WITH_PLUMBING: set[str] = {
     "replicates",
     "estimators",
     "other_learners",
-    "audit",
 }
 TOO_WIDE: set[str] = {
     "start",
@@ -35,14 +34,12 @@ TOO_WIDE: set[str] = {
     "replicates",
     "estimators",
     "other_learners",
-    "audit",
 }
 WITHOUT_CAPTIONS: set[str] = {
     "solver",
     "replicates",
     "estimators",
     "other_learners",
-    "audit",
     "report",
 }
 
