@@ -40,7 +40,6 @@ WITHOUT_CAPTIONS: set[str] = {
     "replicates",
     "estimators",
     "other_learners",
-    "report",
 }
 
 
