@@ -132,7 +132,6 @@ class _BankLearner:
             Reading(f"mean gap, {POOL}", gaps[POOL], 4, error=alpha * found.gap_error),
             Reading(f"mean gap, {TEST_SPLIT}", gaps[TEST_SPLIT], 4),
             Reading("bound with σ = 1", bound, 4),
-            Reading("bound with σ = 1/2", bound / 2, 4),
         ]
         return Scene(marked, readings)
 

@@ -151,7 +151,7 @@ def bank_gap_histogram(gaps: np.ndarray, bounds: dict[str, float]) -> Figure:
         ax.axvline(-value, **look)
     ax.set(xlabel=GAP_LABEL, ylabel="runs")
     ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
-    ax.legend(loc="upper center", ncols=3, fontsize=8)
+    ax.legend(loc="upper center", ncols=3)
     return figure
 
 
