@@ -247,7 +247,7 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
 
 def verdict_bars(counts: dict[str, dict[str, int]]) -> Figure:
     """How many rows have each verdict, one bar a verdict, with the share of each paper: verdict ->
-    (paper -> rows). Red ones speak against a paper."""
+    (paper -> rows). Those that speak against a paper are red."""
     figure, ax = canvas(7.2, 0.36 * len(counts) + 0.9)
     totals = [sum(papers.values()) for papers in counts.values()]
     colors = [RED if verdict in ("outside", "does not hold") else BLUE for verdict in counts]
