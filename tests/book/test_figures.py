@@ -105,3 +105,21 @@ def test_every_colour_stands_out_from_the_ground(theme):
         high, low = sorted([luminance(colour), ground], reverse=True)
         least = LEAST.get(name, 3 if theme == "dark" else 2)
         assert (high + 0.05) / (low + 0.05) >= least, (name, colour)
+
+
+def test_every_number_is_printed_as_it_was_drawn():
+    figure, (ax,) = panel_canvas()
+    ax.plot([0, 1], [0.0011, 0.0059], label="band 0.001")
+    ax.text(0.2, 0.003, "mean 0.0056")
+    ax.legend()
+    drawn = {"0.001", "0.002", "0.003", "0.004", "0.005", "mean 0.0056", "band 0.001"}
+    for svg in forms(figure):
+        assert drawn <= set(re.findall(r"<text[^>]*>([^<]+)</text>", svg))
+
+
+def test_the_colour_under_a_hatch_is_a_variable_too():
+    figure, _ = panel_canvas()
+    figure.axes[0].bar([0], [1], color=LINE_LOOKS[4]["color"], hatch="//")
+    for svg in forms(figure):
+        assert "<pattern" in svg
+        assert "#e69f00" not in re.sub(r"var\([^)]*\)", "", svg)

@@ -66,8 +66,7 @@ def themed_svg(figure: Figure, form: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
-    text = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda colour: _variable(colour[0]), text)
+    text = re.sub(r"<[^>]*>", lambda tag: _plain_tag(tag[0]), text)
     text = _own_ids(text, form)
     width, height = 72 * figure.get_size_inches()
     head = (
@@ -76,6 +75,13 @@ def themed_svg(figure: Figure, form: str) -> str:
         'style="fill: var(--fig-ink, #000000); background: var(--fig-ground, #ffffff)">'
     )
     return head + text[text.index(">") + 1 :].strip()
+
+
+def _plain_tag(tag: str) -> str:
+    """A tag with short coordinates and colours by variable; what is printed between tags stays."""
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag)
+    tag = re.sub(r'\b(fill|stroke)="(#[0-9a-f]{6})"', r'style="\1: \2"', tag)
+    return re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda colour: _variable(colour[0]), tag)
 
 
 def _variable(colour: str) -> str:
