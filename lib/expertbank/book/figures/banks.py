@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ from expertbank.book.figures.style import (
     named_lines,
     panel_canvas,
 )
+from expertbank.book.figures.vector import BookFigure
 from expertbank.rate_distortion import RateDistortionCurve
 from expertbank.uncertainty import AccuracyRateCost, CurveBand
 
@@ -40,29 +42,43 @@ GAP_LABEL = "gap of one run: population risk − empirical risk"
 def bank_protocol() -> Figure:
     """P2's experiment as a chain of boxes: pool, sample, empirical risks, posterior, expert, what
     is measured."""
-    posterior = (
-        "Posterior $q_{\\alpha}(r \\mid S)$\n$\\alpha$: lowest $R_S$\n$1-\\alpha$: any expert"
-    )
-    boxes = {
-        (0, 1): "Pool\n60,000 images\nlosses of $R$ experts",
-        (1, 1): "Sample $S$\n$m$ images, drawn\nwith replacement",
-        (2, 1): "Empirical risks\n$R_S(1), \\ldots, R_S(R)$",
-        (2, 0): posterior,
-        (1, 0): "Expert $W$\ndrawn from\nthe posterior",
-        (0, 0): "Measured over $M$ samples\ninformation $I(S;W)$\ngap $R(W) - R_S(W)$",
-    }
-    figure, ax = canvas(7.4, 3.2)
-    for (column, row), text in boxes.items():
-        look = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if row else RED, "lw": 1.5}
-        ax.text(column, row, text, ha="center", va="center", bbox=look)
+    across = [(0, 1), (1, 1), (2, 1), (2, 0), (1, 0), (0, 0)]
+    down = [(0, -row) for row in range(6)]
+    figure = _protocol(across, (7.4, 3.2), repeat=((1, 0.3), (1, 0.72), (1.05, 0.51)))
+    figure.narrow_form = _protocol(down, (3.6, 6.4), repeat=((0.62, -4), (0.62, -1), (0.66, -2.5)))
+    return figure
+
+
+def _protocol(
+    places: Sequence[tuple[float, float]], size: tuple[float, float], repeat: Sequence[tuple]
+) -> BookFigure:
+    """The boxes of the protocol at these places, an arrow from each to the next, and one that
+    goes back, as (from, to, place of its words)."""
+    texts = [
+        "Pool\n60,000 images\nlosses of $R$ experts",
+        "Sample $S$\n$m$ images, drawn\nwith replacement",
+        "Empirical risks\n$R_S(1), \\ldots, R_S(R)$",
+        "Posterior $q_{\\alpha}(r \\mid S)$\n$\\alpha$: lowest $R_S$\n$1-\\alpha$: any expert",
+        "Expert $W$\ndrawn from\nthe posterior",
+        "Measured over $M$ samples\ninformation $I(S;W)$\ngap $R(W) - R_S(W)$",
+    ]
+    figure, ax = canvas(*size)
     arrow = {"arrowstyle": "-|>", "lw": 1.5, "color": BLACK}
-    starts = (0.36, 1), (1.34, 1), (2, 0.72), (1.64, 0), (0.7, 0)
-    ends = (0.64, 1), (1.64, 1), (2, 0.3), (1.32, 0), (0.4, 0)
-    for start, end in zip(starts, ends):
-        ax.annotate("", end, start, arrowprops=arrow)
-    ax.annotate("", (1, 0.72), (1, 0.3), arrowprops=arrow | {"ls": ":"})
-    ax.text(1.05, 0.51, "repeat $M$ times", va="center")
-    ax.set(xlim=(-0.45, 2.45), ylim=(-0.4, 1.4))
+    boxes = []
+    for place, (text, (column, row)) in enumerate(zip(texts, places)):
+        edge = BLUE if place < 3 else RED
+        look = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": edge, "lw": 1.5}
+        boxes.append(ax.text(column, row, text, ha="center", va="center", bbox=look))
+    for box, following in pairwise(boxes):
+        ends = {"xy": following.get_position(), "xytext": box.get_position()}
+        patches = {"patchA": box.get_bbox_patch(), "patchB": following.get_bbox_patch()}
+        ax.annotate("", **ends, arrowprops=arrow | patches, zorder=1)
+    start, end, words = repeat
+    ax.annotate("", end, start, arrowprops=arrow | {"ls": ":"})
+    ax.text(words[0], words[1], "repeat $M$ times", va="center")
+    columns, rows = zip(*places)
+    ax.set(xlim=(min(columns) - 0.45, max(columns) + 0.45 + (len(set(columns)) == 1) * 0.9))
+    ax.set(ylim=(min(rows) - 0.45, max(rows) + 0.45))
     ax.axis("off")
     return figure
 

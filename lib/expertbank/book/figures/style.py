@@ -37,7 +37,7 @@ def panel_canvas(
     rows: int = 1,
     width: float = 7.8,
     height: float = 3.8,
-) -> tuple[Figure, list[Axes]]:
+) -> tuple[BookFigure, list[Axes]]:
     """A figure in the book's style, inches wide and high, and its axes, row by row.
 
     A notebook shows it where it is returned and nowhere else.
@@ -48,7 +48,7 @@ def panel_canvas(
     return figure, list(grid.flat)
 
 
-def canvas(width: float = 6.6, height: float = 3.8) -> tuple[Figure, Axes]:
+def canvas(width: float = 6.6, height: float = 3.8) -> tuple[BookFigure, Axes]:
     """A figure with one panel, as `panel_canvas` makes it."""
     figure, (ax,) = panel_canvas(width=width, height=height)
     return figure, ax

@@ -22,6 +22,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 NARROW_WIDTH = 3.6  # inches: the text of a phone, 390 pixels wide less its margins
 NARROW_LETTERS = 8.6  # points: 11.5 pixels
@@ -45,7 +46,12 @@ SVG_STYLE = {
 
 
 class BookFigure(Figure):
-    """A figure of the book; a notebook shows it as SVG."""
+    """A figure of the book; a notebook shows it as SVG.
+
+    `narrow_form` is what a phone shows where another layout of the same panels does not do.
+    """
+
+    narrow_form: Figure | None = None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"image/svg+xml": both_forms(self)}
@@ -108,24 +114,51 @@ def _own_ids(text: str, form: str) -> str:
 
 def narrowed(figure: Figure) -> Figure:
     """A copy laid out for a phone: one column, few ticks, letters of one size, legends below."""
+    own = getattr(figure, "narrow_form", None)
+    if own is not None:
+        return own
     copy = deepcopy(figure)
     panels = [ax for ax in copy.axes if not hasattr(ax, "_colorbar")]
     rows = len({spec.rowspan.start for ax in panels if (spec := ax.get_subplotspec())})
     heights = [_narrow_height(ax, copy.get_figheight() / max(rows, 1)) for ax in panels]
-    grid = GridSpec(len(panels), 1, figure=copy, height_ratios=heights)
-    for place, ax in enumerate(panels):
-        ax.set_subplotspec(grid[place])
+    if len(panels) < len(copy.axes):  # panels that share a bar of colours keep their places
+        heights = [copy.get_figheight()]
+    else:
+        _repeat_labels(panels)
+        grid = GridSpec(len(panels), 1, figure=copy, height_ratios=heights)
+        for place, ax in enumerate(panels):
+            ax.set_subplotspec(grid[place])
+    for ax in panels:
         _simplify(ax)
     for found in copy.findobj(Text):
         text = cast(Text, found)
         text.set_fontsize(min(max(text.get_fontsize(), NARROW_LETTERS), 9.5))
-    entries = _move_legends(copy, panels)
+    entries = _move_legends(copy, [ax for ax in panels if ax.axison])
     copy.set_size_inches(NARROW_WIDTH, sum(heights) + 0.19 * entries)
     return copy
 
 
+def _repeat_labels(panels: list[Axes]) -> None:
+    """Labels and ticks for panels that leave them to a neighbour: below each other they cannot."""
+    for ax in panels:
+        place = ax.get_subplotspec()
+        if place is None or not ax.axison:
+            continue
+        for other in panels:
+            spot = other.get_subplotspec()
+            if spot is None:
+                continue
+            if not ax.get_ylabel() and spot.rowspan.start == place.rowspan.start:
+                ax.set_ylabel(other.get_ylabel())
+            if not ax.get_xlabel() and spot.colspan.start == place.colspan.start:
+                ax.set_xlabel(other.get_xlabel())
+        ax.tick_params(labelleft=True, labelbottom=True)
+
+
 def _narrow_height(ax: Axes, height: float) -> float:
-    """Inches of a panel: as high as it was within limits, or as high as its named rows need."""
+    """Inches of a panel: as high as it was within limits, or as its rows or entries need."""
+    if not ax.axison and ax.get_legend() is not None:
+        return 0.2 * len(cast(Legend, ax.get_legend()).get_texts()) + 0.2
     named = [text for text in ax.get_yticklabels() if text.get_text().strip(" −.0123456789")]
     return max(2.5, min(height, 3.4), 0.24 * len(named) + 0.8)
 
@@ -151,7 +184,11 @@ def _move_legends(figure: Figure, panels: list[Axes]) -> int:
     for ax in panels:
         legend = ax.get_legend()
         if legend is not None:
-            ax.legend(**_entries(legend), loc="upper center", bbox_to_anchor=(0.5, -0.22))
+            lines = 1 + ax.get_xlabel().count("\n")
+            # inches below the axes, whatever their height becomes: room for ticks and label
+            below = ScaledTranslation(0, -0.28 - 0.17 * lines, figure.dpi_scale_trans)
+            place = {"bbox_to_anchor": (0.5, 0), "bbox_transform": ax.transAxes + below}
+            ax.legend(**_entries(legend), loc="upper center", borderaxespad=0, **place)
             entries += len(legend.get_texts())
     return entries
 
