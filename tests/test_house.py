@@ -266,9 +266,9 @@ def code_lines(path):
 # The book's tables are numbered, aligned and read aloud, and its excerpts are cut: 160 lines.
 # Training keeps a partial run to one manifest and one writer, and ends its workers with it: 35.
 # The explorers' scenes are twelve small programs in place of bitmaps, and are packed: 900 lines.
-# Figures are SVG that a page themes, with a form for phones: 150.
+# Figures are SVG that a page themes, with a form for phones and tiles for heat maps: 165.
 # The steps of the ladder are a waterfall, and the report opens with its verdicts as bars: 20.
-CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 3625, "cli": 350}
+CAPS = {"core": 3540, "shipped": 500, "routers": 2820, "training": 1335, "book": 3640, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

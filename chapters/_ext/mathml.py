@@ -16,6 +16,8 @@ SUBSTITUTES = {
     r"\operatorname*": r"\operatorname",
     r"\big\|": "‖",
     r"\Big\|": "‖",
+    r"\bigl\{": r"\lbrace ",
+    r"\bigr\}": r"\rbrace ",
 }
 
 

@@ -19,6 +19,7 @@ from expertbank.book.figures.style import (
     SKY,
     Pair,
     canvas,
+    draw_tiles,
     legend_below,
     named_lines,
     panel_canvas,
@@ -116,15 +117,13 @@ def expert_loads(
     """Share of the inputs each expert serves, a panel a gate: name -> (R,), laid out as rows x
     columns of experts."""
     figure, axes = panel_canvas(2, (len(loads) + 1) // 2, 6, 5.4)
-    top = max(load.max() for load in loads.values())
-    for ax, (title, load) in zip(axes, loads.items()):
-        ax.imshow(load.reshape(len(rows), len(columns)), cmap="Blues", vmin=0, vmax=top)
-        ax.set_title(title)
+    tables = [load.reshape(len(rows), len(columns)) for load in loads.values()]
+    for ax, title in zip(axes, loads):
+        ax.set(title=title, aspect="equal")
         ax.set_xticks(range(len(columns)), columns)
         ax.set_yticks(range(len(rows)), rows)
         ax.tick_params(labelleft=ax in axes[::2])
-        ax.grid(False)
-    figure.colorbar(axes[0].images[0], ax=axes, label="share of inputs", shrink=0.8)
+    draw_tiles(figure, axes, tables, "Blues", "share of inputs")
     return figure
 
 

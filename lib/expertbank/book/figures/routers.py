@@ -17,6 +17,7 @@ from expertbank.book.figures.style import (
     PINK,
     RED,
     Pair,
+    draw_tiles,
     legend_below,
     name_ticks,
     panel_canvas,
@@ -31,15 +32,13 @@ def domain_loads(tables: dict[str, np.ndarray], domains: Sequence[str]) -> Figur
     their main domain."""
     figure, axes = panel_canvas(rows=len(tables), width=6.6, height=2.6 * len(tables))
     shares = {name: counts / counts.sum(axis=1, keepdims=True) for name, counts in tables.items()}
-    top = max(share.max() for share in shares.values())
+    ordered = []
     for (name, share), ax in zip(shares.items(), axes):
         order = np.lexsort((-share.max(axis=0), share.argmax(axis=0)))
-        ax.imshow(share[:, order], cmap="cividis_r", vmin=0, vmax=top, aspect="auto")
+        ordered.append(share[:, order])
         ax.set_yticks(range(len(domains)), domains)
         ax.set(title=name, xticks=[], xlabel="experts")
-        ax.grid(False)
-    label = "share of the domain's slots"
-    figure.colorbar(axes[0].images[0], ax=axes, label=label, shrink=0.8)
+    draw_tiles(figure, axes, ordered, "cividis_r", "share of the domain's slots")
     return figure
 
 

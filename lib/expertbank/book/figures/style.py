@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -60,6 +62,23 @@ def named_lines(ax: Axes, x: ArrayLike, lines: Lines, **look) -> None:
     look = {"ms": 4, **look}
     for name, values in lines.items():
         ax.plot(x, np.broadcast_to(values, np.shape(x)), label=name, **look)
+
+
+def draw_tiles(
+    figure: Figure, axes: Sequence[Axes], tables: Sequence[np.ndarray], cmap: str, label: str
+) -> None:
+    """Tables (A, B) as tiles centred on whole numbers, first row on top, a panel each and one bar
+    of colours: rectangles, since a bitmap would not print sharp."""
+    look = {"cmap": cmap, "vmin": 0, "vmax": max(table.max() for table in tables)}
+    for ax, table in zip(axes, tables):
+        rows, columns = table.shape
+        x = np.arange(columns + 1) - 0.5
+        y = np.arange(rows + 1) - 0.5
+        ax.pcolormesh(x, y, table, **look)
+        ax.invert_yaxis()
+        ax.grid(False)
+    bar = figure.colorbar(cast(QuadMesh, axes[0].collections[0]), ax=axes, label=label, shrink=0.8)
+    cast(QuadMesh, bar.solids).set_rasterized(False)
 
 
 def name_ticks(axis: Axis, places: Iterable[float], form: str = "{:g}") -> None:
