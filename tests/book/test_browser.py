@@ -58,7 +58,7 @@ def test_page_is_whole(visit, weights, request, name):
     assert overflow <= 0, f"the page is {overflow} px wider than the window"
     if name.removeprefix("chapters/") in LECTURES:
         assert page.locator("mjx-container").count() > 10
-        assert page.locator(".cell_output figure img").count() >= 1
+        assert page.locator(".cell_output figure .figure-forms svg").count() >= 1
     if "desktop" in request.node.callspec.id:
         assert violations(page) == []
     if "desktop-light" in request.node.callspec.id:
