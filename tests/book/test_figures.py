@@ -85,6 +85,18 @@ def test_the_narrow_form_fits_a_phone_and_can_be_read_there():
     assert len(re.findall("line 0", wide)) == len(re.findall("line 0", narrow))
 
 
+@pytest.mark.parametrize("width", [5.6, 7.8])
+def test_no_letter_of_the_wide_form_is_too_small(width):
+    figure, (ax,) = panel_canvas(width=width)
+    ax.plot([0, 1], label="a line")
+    ax.legend(fontsize=6)
+    ax.set_title("a title", fontsize=7)
+    wide, _ = forms(figure)
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", wide)]
+    shown = min(4 / 3, 674 / (72 * width))  # pixels of a point, at the width of the page
+    assert "a line" in wide and min(sizes) * shown >= 11
+
+
 def luminance(colour):
     channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)

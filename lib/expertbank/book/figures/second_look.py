@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from scipy.interpolate import CubicSpline
 
 from expertbank.book.figures.style import (
     BLACK,
@@ -29,15 +30,17 @@ from expertbank.book.figures.style import (
 
 
 def replicated_curves(alphas: ArrayLike, panels: Sequence[tuple]) -> Figure:
-    """A panel each of (label, bank means (B, A), low, high and the paper's values (A,)); bank 0 is
-    the shipped one."""
+    """A panel each of (label, bank means (B, A), low, high and the paper's values (A,)), drawn
+    smoothly through the A values of alpha; bank 0 is the shipped one."""
     figure, axes = panel_canvas(len(panels), height=3.9)
+    fine = np.linspace(np.min(alphas), np.max(alphas), 101)
     for ax, (label, means, low, high, reported) in zip(axes, panels):
+        means, low, high = (CubicSpline(alphas, y, axis=-1)(fine) for y in (means, low, high))
         shade = {"color": SKY, "alpha": 0.3, "lw": 0, "label": "95% of experiments, M = 300"}
-        ax.fill_between(alphas, low, high, **shade)
-        others = ax.plot(alphas, means[1:].T, "-", color=BLUE, lw=0.6)
+        ax.fill_between(fine, low, high, **shade)
+        others = ax.plot(fine, means[1:].T, "-", color=BLUE, lw=0.6)
         others[0].set_label("another bank")
-        ax.plot(alphas, means[0], "--", color=RED, lw=1.8, label="the shipped bank")
+        ax.plot(fine, means[0], "--", color=RED, lw=1.8, label="the shipped bank")
         ax.plot(alphas, reported, "x", color=BLACK, ms=7, label="Table II of P2")
         ax.set(xlabel=r"$\alpha$", title=label)
     legend_below(figure, 4)

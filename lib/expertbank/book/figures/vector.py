@@ -26,6 +26,8 @@ from matplotlib.transforms import ScaledTranslation
 
 NARROW_WIDTH = 3.6  # inches: the text of a phone, 390 pixels wide less its margins
 NARROW_LETTERS = 8.6  # points: 11.5 pixels
+DESK_WIDTH = 670  # pixels that a page at a desk gives a figure
+LEAST_LETTERS = 11  # pixels
 LABEL_LENGTH = 38  # letters of a label that fit beside each other on a phone
 NAMED = {
     "#0072b2": "blue",
@@ -59,9 +61,18 @@ class BookFigure(Figure):
 
 def both_forms(figure: Figure) -> str:
     """The wide form as SVG, which holds the narrow one, escaped, in its metadata."""
+    _raise_letters(figure)
     wide = themed_svg(figure, "wide")
     narrow = themed_svg(narrowed(figure), "narrow")
     return wide.replace("</svg>", f"<metadata>{html.escape(narrow)}</metadata></svg>")
+
+
+def _raise_letters(figure: Figure) -> None:
+    """No letters too small to read where the page shows the wide form smaller than it is."""
+    pixels = min(4 / 3, DESK_WIDTH / (72 * figure.get_figwidth()))  # of a point
+    for found in figure.findobj(Text):
+        text = cast(Text, found)
+        text.set_fontsize(max(text.get_fontsize(), LEAST_LETTERS / pixels))
 
 
 def themed_svg(figure: Figure, form: str) -> str:
