@@ -20,18 +20,13 @@ LARGEST_SHARE = 0.08
 WIDEST = 76
 
 # chapters that are still to be written anew; whoever has done one takes it out
-WITH_PLUMBING: set[str] = {
-    "other_learners",
-}
+WITH_PLUMBING: set[str] = set()
 TOO_WIDE: set[str] = {
     "start",
     "gate",
     "theorem1",
-    "other_learners",
 }
-WITHOUT_CAPTIONS: set[str] = {
-    "other_learners",
-}
+WITHOUT_CAPTIONS: set[str] = set()
 
 
 def visible(name):
