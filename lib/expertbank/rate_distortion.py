@@ -500,18 +500,20 @@ def _between(
 def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDistortion]:
     """Points from the best single expert to lam = 0 with chords nowhere more than `band` above the
     lower bound: of at most `MOST_POINTS`, split where it is widest."""
-    began = time.monotonic()
     left = _alone(table, np.inf)
     right = _solve(table, 0.0, tol, method)
     points = [left, right]
     # a heap of (minus the most that a chord may lie above, a number that tells ties apart, chord)
     wide = [(-np.inf, 0, (left, right))]
+    times = []
     while wide and len(points) < MOST_POINTS:
         _, _, (left, right) = heapq.heappop(wide)
         lam = _chord_price(left, right)
         if lam is None:
             continue
+        began = time.monotonic()
         middle, above = _between(table, left, right, lam, tol, method)
+        times.append(time.monotonic() - began)
         points.append(middle)
         width = above + lam * middle.certificate
         # a point that is not between the two can narrow the band no further
@@ -520,7 +522,8 @@ def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDist
             heapq.heappush(wide, (-width, len(points), (left, middle)))
             heapq.heappush(wide, (-width, -len(points), (middle, right)))
         if len(points) == FIRST_POINTS:
-            _say_what_is_coming(band, [-entry[0] for entry in wide], time.monotonic() - began)
+            # a busy machine delays single points: the median is what a point takes
+            _say_what_is_coming(band, [-entry[0] for entry in wide], float(np.median(times)))
     if wide:
         message = (
             f"band = {band:g} is not reached with {MOST_POINTS:,} points, the most that are tried: "
@@ -531,12 +534,13 @@ def _banded(table: Table, band: float, tol: float, method: str) -> list[RateDist
 
 
 def _say_what_is_coming(band: float, widths: list[float], seconds: float) -> None:
-    """A warning where many points are coming, or slow ones, after the first `FIRST_POINTS`."""
+    """A warning where many points are coming, or slow ones, after the first `FIRST_POINTS`, which
+    took so many seconds each."""
     # where D is smooth, halves are a quarter as wide: a chord of width w takes one point, or from
     # w = band on one more than two of w / 4, which is about 2.9 sqrt(w / band)
     coming = sum(1.44 * math.sqrt(width / band) for width in widths)
     n_points = min(FIRST_POINTS + coming, MOST_POINTS)
-    left = seconds / FIRST_POINTS * (n_points - FIRST_POINTS)
+    left = seconds * (n_points - FIRST_POINTS)
     if n_points > MANY_POINTS or left > LONG_SECONDS:
         message = (
             f"band = {band:g} takes about {FIRST_POINTS + coming:,.0f} points, of which at most "

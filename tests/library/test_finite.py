@@ -8,6 +8,7 @@ be infinite stands in `INFINITE`, with the reason.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -379,6 +380,18 @@ def test_a_slow_curve_says_how_long_it_takes(monkeypatch):
     monkeypatch.setattr(CURVES, "LONG_SECONDS", 0.0)
     with pytest.warns(LongSearchWarning, match=r"some \d+ seconds more"):
         eb.rate_distortion_curve(np.random.default_rng(0).random((60, 4)), band=1e-4)
+
+
+@pytest.mark.parametrize(("delayed", "warns"), [(1, False), (2, False), (14, True)])
+def test_a_delay_of_a_point_or_two_is_not_taken_for_all(monkeypatch, delayed, warns):
+    # two readings of the clock a point: a delayed one takes 1,000 s, the others a millisecond
+    steps = itertools.chain([1e-3, 1e3] * delayed, itertools.repeat(1e-3))
+    monkeypatch.setattr(CURVES.time, "monotonic", itertools.accumulate(steps).__next__)
+    losses = np.random.default_rng(0).random((60, 4))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        eb.rate_distortion_curve(losses, band=1e-4)
+    assert [found.category for found in caught] == [LongSearchWarning] * warns
 
 
 def test_a_curve_ends_at_the_most_points_and_says_what_was_reached(monkeypatch):
