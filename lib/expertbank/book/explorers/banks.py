@@ -157,6 +157,15 @@ def explore_mnist_bank(bank: ExpertBank | None = None, n_datasets: int = 5000) -
 SERVES = 0.01
 
 
+def point_at(
+    table: Table, curve: RateDistortionCurve, lams: list[float], lam: float
+) -> RateDistortion:
+    """The point at a price: of the curve, where it is one of the curve's own, else solved."""
+    if lam in lams:
+        return curve.point(lams.index(lam))
+    return rate_distortion(table, lam)
+
+
 def supporting_line(point: RateDistortion, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends (2,) and (2,) of the line of slope -lam through a point of a curve, from rate 0 to where
     it meets the axis or the rate `reach`.
@@ -203,10 +212,7 @@ class _PricedCurves:
 
     def scene(self, lam: float, number: float) -> Scene:
         table, curve, frontier, critical = self.solved(number)
-        if lam in self.lams:
-            point = curve.point(self.lams.index(lam))
-        else:
-            point = rate_distortion(table, lam)
+        point = point_at(table, curve, self.lams, lam)
         x, y = supporting_line(point, self.rate.high)
         line = Series("supporting line, slope −λ", x, np.minimum(y, self.loss.high), look=SECOND)
         ring = Mark("gate at this price", point.rate, point.distortion)

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from expertbank.book.explorers.banks import drawn_curve, supporting_line
+from expertbank.book.explorers.banks import drawn_curve, point_at, supporting_line
 from expertbank.book.explorers.common import FIRST, SECOND, THIRD, with_stops
 from expertbank.book.explorers.explorer import Dial, Explorer
 from expertbank.book.explorers.scene import Axis, Mark, Panel, Reading, Scene, Series, Track
 from expertbank.gates import route_by_guess
-from expertbank.rate_distortion import RateDistortionCurve, rate_distortion, rate_distortion_curve
+from expertbank.rate_distortion import RateDistortionCurve, rate_distortion_curve
 from expertbank.shipped.bank import ExpertBank, load_bank
 from expertbank.shipped.gates import GateSweep, load_gates
 from expertbank.tables import Table, table_of
@@ -52,10 +52,7 @@ class _Nats:
 
     def scene(self, lam: float, n_experts: float) -> Scene:
         table, curve, series, track = self.along(n_experts)
-        if lam in self.lams:
-            point = curve.point(self.lams.index(lam))
-        else:
-            point = rate_distortion(table, lam)
+        point = point_at(table, curve, self.lams, lam)
         x, y = supporting_line(point, self.x.high)
         y = np.minimum(100 * y, self.y.high)
         line = Series("what one more nat would buy here", x, y, look=THIRD)
