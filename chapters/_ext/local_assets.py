@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pydata_sphinx_theme as theme
 from fontTools import subset
-from PIL import Image
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
@@ -57,8 +56,6 @@ MENDED = [
         r"\1",
     ),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
-    # tables of outputs scroll where they are too wide, and a keyboard must reach what scrolls
-    (re.compile(r"<table>"), '<table tabindex="0">'),
     # a list that holds no list items, to a screen reader
     (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
 ]
@@ -72,14 +69,6 @@ def copy_scripts(local: Path) -> None:
     for part in ("chtml.js", "chtml"):
         goal = local / "mathjax" / "fonts" / MATH_FONT.name / part
         copy_asset(MATH_FONT / part, goal.parent if goal.suffix else goal)
-
-
-def lighten(figure: Path) -> None:
-    """A figure as matplotlib writes it in 256 colours: it looks the same and weighs a third."""
-    picture = Image.open(figure)
-    if picture.mode == "RGBA":
-        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        few.save(figure, optimize=True)
 
 
 def icons_in_use(site: Path) -> set[int]:
@@ -124,8 +113,6 @@ def finish(app, exception):
         return
     site = Path(app.outdir)
     copy_scripts(site / "_local")
-    for figure in (site / "_images").glob("*.png"):
-        lighten(figure)
     for page in site.rglob("*.html"):
         mend(page)
     # an e-book has no icons

@@ -13,8 +13,8 @@ from references import REFERENCES, ROOT, chapters
 NAMES = [chapter.stem for chapter in chapters()]
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 # calls that show a thing and compute nothing
-SHOWING = {"table", "html_table", "show", "source", "display"}
-TABLES = {"table", "html_table"}
+SHOWING = {"table", "show", "source", "display"}
+TABLES = {"table"}
 GROWING = {"append", "extend", "insert"}
 LARGEST_SHARE = 0.08
 WIDEST = 76

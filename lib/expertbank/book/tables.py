@@ -196,15 +196,3 @@ def _marked(text: str) -> str:
     """Text as HTML: code in backticks, and a value with its error on one line."""
     joined = text.replace(" ± ", f"{_NO_BREAK}±{_NO_BREAK}")
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(joined, quote=False))
-
-
-def html_table(rows: Iterable[Sequence[Any]], headers: Sequence[str], **look: Any) -> Any:
-    """A table without number and caption, as tabulate draws it: what chapters use that have not
-    come to `table` yet.
-
-    >>> "0.123" in str(html_table([["gate", 0.12345]], ["name", "loss"], floatfmt=".3f"))
-    True
-    """
-    from tabulate import tabulate
-
-    return tabulate(rows, headers, tablefmt="html", **look)
