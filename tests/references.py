@@ -1,6 +1,9 @@
 """Execute every chapter and store it with its text outputs as tests/references/NAME.ipynb, for
 nbval to compare with.
 
+Where nothing changed the file does not change either: a cell's id comes from what it holds, what
+one cell prints stands in one piece, and no version or time is noted. A file is replaced at once.
+
 A notebook fresh from its Markdown source holds no outputs, so comparing with that would prove
 nothing. Images and widget states are left out: they differ between machines, and the browser tests
 look at them.
@@ -8,14 +11,19 @@ look at them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import jupytext
 import nbformat
 import yaml
 from nbclient import NotebookClient
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+from expertbank._files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "tests" / "references"
@@ -62,28 +70,68 @@ def execute(chapter: Path) -> nbformat.NotebookNode:
     NotebookClient(
         book, timeout=180, kernel_name="python3", resources={"metadata": {"path": ROOT}}
     ).execute()
+    return settled(book)
+
+
+def settled(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook without what differs from one execution to the next."""
+    book, _ = CoalesceStreamsPreprocessor().preprocess(book, {})
+    seen = Counter()
     for cell in book.cells:
         cell.metadata.pop("execution", None)
+        held = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:8]
+        seen[held] += 1
+        cell.id = held if seen[held] == 1 else f"{held}-{seen[held]}"
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             for kind in [kind for kind in data if kind.startswith(LEFT_OUT)]:
                 del data[kind]
     book.metadata.pop("widgets", None)
+    book.metadata.get("language_info", {}).pop("version", None)
     return book
 
 
-def main() -> None:
+def stored_as(book: nbformat.NotebookNode) -> bytes:
+    """What its file holds: keys are sorted, lines end in a newline."""
+    return (nbformat.writes(book) + "\n").encode()
+
+
+def reference_of(chapter: Path) -> Path:
+    """Where the outputs of a chapter are stored."""
+    return REFERENCES / f"{chapter.stem}.ipynb"
+
+
+def store(chapter: Path, book: nbformat.NotebookNode) -> None:
+    """Put an executed notebook in the place of the stored one."""
+    content = stored_as(book)
+    write_atomically(reference_of(chapter), lambda file: file.write(content))
+
+
+def main(wanted: list[str]) -> int:
+    """Store the chapters of these names, or all; 2 where one is not there, 130 after Ctrl-C."""
+    named = {chapter.stem: chapter for chapter in chapters()}
+    unknown = sorted(set(wanted) - set(named))
+    if unknown:
+        print(f"no chapter {unknown}; allowed are {sorted(named)}", file=sys.stderr)
+        return 2
     REFERENCES.mkdir(exist_ok=True)
-    wanted = sys.argv[1:]
-    for chapter in chapters():
-        if not wanted or chapter.stem in wanted:
+    todo = [chapter for name, chapter in named.items() if not wanted or name in wanted]
+    done = []
+    try:
+        for chapter in todo:
             print(chapter.stem, flush=True)
-            nbformat.write(execute(chapter), REFERENCES / f"{chapter.stem}.ipynb")
-    for stale in set(REFERENCES.glob("*.ipynb")) - {
-        REFERENCES / f"{c.stem}.ipynb" for c in chapters()
-    }:
+            store(chapter, execute(chapter))
+            done.append(chapter.stem)
+    except KeyboardInterrupt:
+        kept = f"stored before that: {', '.join(done)}" if done else "nothing was changed"
+        left = " ".join(chapter.stem for chapter in todo[len(done) :])
+        sentence = f"interrupted; {kept}. Go on with: python tests/references.py {left}"
+        print(sentence, file=sys.stderr)
+        return 130
+    for stale in set(REFERENCES.glob("*.ipynb")) - set(map(reference_of, named.values())):
         stale.unlink()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
