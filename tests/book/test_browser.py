@@ -12,6 +12,7 @@ from time import perf_counter
 import pytest
 
 from pages import HTML, LECTURES, PACKED, PAGES, SIZES, WITH_EXPLORER, Packed, violations
+from reading import faults, opening_of
 from support import say
 
 
@@ -32,6 +33,10 @@ def transferred(path):
     content = file.read_bytes()
     return len(content if file.suffix in PACKED else gzip.compress(content))
 
+
+# chapters open with a question, a picture and three numbers
+OPENS_WITH = {"chapters/your_router": "table"}  # its five questions
+PICTURE_FIRST = [f"chapters/{name}" for name in ("start", *LECTURES, "report")]
 
 # formulas that MathJax breaks as if there were much less room than there is
 CRAMPED = """() => [...(window.MathJax?.startup?.document?.math ?? [])]
@@ -59,14 +64,19 @@ def test_page_is_whole(visit, weights, request, name):
     if name.removeprefix("chapters/") in LECTURES:
         assert page.locator("mjx-container").count() > 10
         assert page.locator(".cell_output figure .figure-forms svg").count() >= 1
-    if "desktop" in request.node.callspec.id:
-        assert violations(page) == []
+    assert faults(page, phone="phone" in request.node.callspec.id) == {}
+    assert violations(page) == []
     if "desktop-light" in request.node.callspec.id:
         explorer = name.removeprefix("chapters/") in WITH_EXPLORER
         weights[name] = page.asked, sum(map(transferred, page.asked))
         say(request, f"first load of {name}, gzip: {weights[name][1] / 1e6:.2f} MB")
         assert explorer == any(path.endswith("/explorer.js") for path in page.asked)
         assert weights[name][1] <= 900_000, sorted(page.asked, key=transferred)
+        if name in PICTURE_FIRST:
+            opening = opening_of(page, OPENS_WITH.get(name, ".explorer, .figure-forms"))
+            say(request, f"{name} opens: {opening}")
+            assert opening["picture"] and opening["picture"] <= 1200
+            assert opening["short"] and opening["short"] <= 1200
     assert page.problems == []
 
 
