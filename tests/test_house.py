@@ -269,7 +269,9 @@ def code_lines(path):
 # Figures are SVG that a page themes, with a form for phones and tiles for heat maps: 165.
 # The steps of the ladder are a waterfall, and the report opens with its verdicts as bars: 20.
 # Letters are never below 11 pixels, and curves through six values have no kinks: 5.
-CAPS = {"core": 3545, "shipped": 500, "routers": 2820, "training": 1335, "book": 3642, "cli": 350}
+# Explorers start without solving what only their axes need, and run in a browser without
+# scipy.stats: 10 in the book, 8 in the core, 5 in the routers.
+CAPS = {"core": 3553, "shipped": 500, "routers": 2825, "training": 1335, "book": 3652, "cli": 350}
 
 
 @pytest.mark.parametrize("wing", CAPS)

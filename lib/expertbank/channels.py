@@ -22,6 +22,7 @@ from expertbank.information import (
     chance_of_entropy,
     divergence_terms,
     largest_drop,
+    log_choices,
 )
 
 MOST_LETTERS = 10_000  # of a channel that is written down
@@ -303,7 +304,7 @@ def _flips(n: int, p: float) -> _Flips:
     # others are less likely than any number
     reach = 40 * int(np.sqrt(n)) + 40
     t = np.arange(max(0, int(n * p) - reach), min(n, int(n * p) + reach) + 1)
-    log_number = -scipy.special.betaln(n - t + 1, t + 1) - np.log(n + 1)
+    log_number = log_choices(n, t)
     log_chance = scipy.special.xlogy(t, p) + scipy.special.xlog1py(n - t, -p)
     chance = np.exp(log_number + log_chance)
     log_shell = log_number - n * np.log(2)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from expertbank._checks import as_count, as_interval, as_losses, as_number, check_size
 from expertbank.bounds import xu_raginsky_bound
 from expertbank.channels import bsc_distortion_rate, bsc_rate
-from expertbank.information import algorithmic_information, mutual_information
+from expertbank.information import algorithmic_information, log_choices, mutual_information
 from expertbank.learners import draw_experts, empirical_risks, gibbs_posterior, mix_with_uniform
 
 # --- experiment 1: a bank of random mixtures of experts ---
@@ -398,7 +398,10 @@ def _exact_posteriors(
     below rounding."""
     check_size(sample_size * len(candidates), f"{sample_size} bits of {len(candidates)} candidates")
     flips = np.arange(sample_size + 1)
-    weights = scipy.stats.binom.pmf(flips, sample_size, crossover)
+    kept = sample_size - flips
+    log_weights = scipy.special.xlogy(flips, crossover) + scipy.special.xlog1py(kept, -crossover)
+    weights = np.exp(log_choices(sample_size, flips) + log_weights)
+    weights /= weights.sum()  # they share the rounding of log m!
     possible = weights > 1e-30
     flips = flips[possible]
     weights = weights[possible]

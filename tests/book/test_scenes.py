@@ -2,6 +2,8 @@
 whatever computed it."""
 
 import itertools
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -53,6 +55,9 @@ CHAPTERS_USE = {
     "links": {"error": [0, 0.1], "epsilon": [0.1, 0.5, 1, 2, 3, 5, 8]},
     "testbed": {"scope": [1, 2, 4, 8, 16, 32, 64], "unevenness": [0]},
 }
+# what a browser does without: tools of the book, and parts of SciPy that take megabytes
+TOOLS = {"pandas", "matplotlib", "IPython", "anywidget", "ipywidgets", "traitlets", "tabulate"}
+TOOLS |= {"jinja2", "myst_nb", "torch", "dask", "scipy.stats", "scipy.signal", "scipy.ndimage"}
 every_explorer = pytest.mark.parametrize("name", EXPLORERS)
 
 
@@ -509,3 +514,18 @@ def test_the_limit_of_scope_is_that_of_the_chapter():
     rho = spearmanr(learned["scope"], learned["domain_information"]).statistic
     assert rho > 0.5
     assert read(scene_of("testbed", scope=64))["runs balanced this narrowly"] == len(learned)
+
+
+def test_explorers_need_numpy_and_scipy_alone():
+    code = f"""
+import sys
+from expertbank.book.explorers import EXPLORERS
+for make in EXPLORERS.values():
+    made = make()
+    made.scene(**made.start())
+tools = {TOOLS}
+loaded = {{name for name in sys.modules if name in tools or name.partition(".")[0] in tools}}
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

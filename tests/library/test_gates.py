@@ -30,6 +30,7 @@ from expertbank.gates import (
     route_by_guess,
 )
 from expertbank.shipped.gates import DECISIONS, GATE_SEEDS, LAMS, ORACLE, load_gates, save_gates
+from expertbank.shipped.testbed import load_testbed
 
 RNG = np.random.default_rng(5)
 GATE = RNG.dirichlet(np.full(6, 0.5), size=400)
@@ -381,6 +382,18 @@ def test_rows_follow_from_the_shipped_arrays(sweep, bank):
 
 
 @pytest.mark.slow
+def test_columns_are_the_rows_without_pandas(sweep):
+    for shipped, wanted in (
+        (sweep, {"bank": "mnist", "decision": "hard"}),
+        (load_testbed(), {"mix": "scripts", "capacity": None}),
+    ):
+        rows = shipped.rows(**wanted)
+        columns = shipped.columns(**wanted)
+        assert list(columns) == list(rows.columns)
+        for name, values in columns.items():
+            np.testing.assert_array_equal(values, rows[name].to_numpy(values.dtype))
+
+
 def test_no_gate_lies_below_the_frontier(sweep, bank):
     for split in ("train", "test"):
         curve = rate_distortion_curve(bank.losses(split))

@@ -18,6 +18,7 @@ from expertbank.information import (
     conditional_information,
     independence_divergence,
     joint_information,
+    log_choices,
 )
 
 N_NULL = 20  # permutations behind each `_null` of `specialisation`
@@ -281,7 +282,9 @@ def group_entropy(scope: int, n_sequences: int = 64, n_domains: int = 8) -> floa
             f"scope is {scope} of {n_sequences} sequences in {n_domains} domains; they must fit"
         )
     counts = np.arange(scope + 1)
-    drawn = scipy.stats.hypergeom.pmf(counts, n_sequences, n_sequences // n_domains, scope)
+    own = n_sequences // n_domains
+    logs = log_choices(own, counts) + log_choices(n_sequences - own, scope - counts)
+    drawn = np.exp(logs - log_choices(n_sequences, scope))
     return float(n_domains * drawn @ scipy.special.entr(counts / scope))
 
 

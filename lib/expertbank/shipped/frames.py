@@ -1,11 +1,13 @@
-"""Tables of results on disk as pandas DataFrames: read to the last digit, rows chosen by value.
+"""Tables of results on disk, read to the last digit, rows chosen by value: as columns, or as
+pandas DataFrames.
 
-pandas is imported where it is needed: banks are read without it. `pip install -e '.[book]'`
-brings it.
+pandas is imported where a DataFrame is asked for: explorers do without it, in a browser too.
+`pip install -e '.[book]'` brings it.
 """
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,27 @@ def read_frame(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
 
 
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns (N,) of a CSV file by name: floats, where `nan` stands for a missing number, and
+    words where one value is no number.
+
+    >>> from expertbank.shipped.manifest import data_folder
+    >>> columns = read_columns(data_folder() / "gates" / "gates.csv")
+    >>> columns["lam"].shape, columns["lam"][0], columns["bank"][0]
+    ((800,), np.float64(0.001), np.str_('mnist'))
+    """
+    with reading(path), open(path, encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+        return {name: _column(values) for name, *values in zip(names, *rows, strict=True)}
+
+
+def _column(words: list[str]) -> np.ndarray:
+    try:
+        return np.array([float(word) for word in words])
+    except ValueError:
+        return np.array(words)
+
+
 def csv_bytes(frame: pd.DataFrame) -> bytes:
     """What `read_frame` reads: floats as Python prints them, no index, lines that end alike
     everywhere.
@@ -43,24 +66,23 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, na_rep="nan", lineterminator="\n").encode()
 
 
-def matching(frame: pd.DataFrame, wanted: dict, kind: str) -> np.ndarray:
+def matching(columns: dict[str, np.ndarray], wanted: dict, kind: str) -> np.ndarray:
     """Which rows (N,) of a table have the wanted values, column -> value; None stands for nan.
 
     Raises ValueError for a column that is not there, or where no row, called a `kind`, matches.
 
-    >>> import pandas as pd
-    >>> frame = pd.DataFrame({"scope": [1, 64, 64], "capacity": [None, 1.25, None]})
-    >>> matching(frame, {"scope": 64, "capacity": None}, "run").tolist()
+    >>> columns = {"scope": np.array([1, 64, 64]), "capacity": np.array([np.nan, 1.25, np.nan])}
+    >>> matching(columns, {"scope": 64, "capacity": None}, "run").tolist()
     [False, False, True]
     """
-    unknown = set(wanted) - set(frame.columns)
+    unknown = set(wanted) - set(columns)
     if unknown:
-        raise ValueError(f"no column {sorted(unknown)}; allowed are {tuple(frame.columns)}")
-    found = np.ones(len(frame), dtype=bool)
+        raise ValueError(f"no column {sorted(unknown)}; allowed are {tuple(columns)}")
+    found = np.ones(len(next(iter(columns.values()))), dtype=bool)
     for column, value in wanted.items():
-        values = frame[column]
-        has_value = values.isna() if value is None else values == value
-        found &= has_value.to_numpy()
+        values = columns[column]
+        # nan is the one value that differs from itself
+        found &= values != values if value is None else values == value
     if not found.any():
         raise ValueError(f"no {kind} with {wanted}")
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from expertbank.gates import harden, judge_gate
 from expertbank.information import entropy
 from expertbank.rate_distortion import rate_distortion, routing
 from expertbank.shipped.bank import SPLITS, ExpertBank
-from expertbank.shipped.frames import csv_bytes, matching, read_frame
+from expertbank.shipped.frames import csv_bytes, matching, read_columns, read_frame
 from expertbank.shipped.manifest import open_sealed, seal
 
 if TYPE_CHECKING:
@@ -51,20 +52,29 @@ class GateSweep:
 
     folder: Path = field(repr=False)
     manifest: dict = field(repr=False)
-    table: pd.DataFrame = field(repr=False)
-    """a row for each gate, split and decision, with rate, rate_low, rate_high, loss and
-    loss_error"""
+    _columns: dict = field(repr=False)
     _arrays: dict = field(repr=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row for each gate, split and decision, with rate, rate_low, rate_high, loss and
+        loss_error. Needs pandas."""
+        return read_frame(self.folder / GATE_FILES[0])
+
+    def columns(self, **wanted) -> dict[str, np.ndarray]:
+        """What `rows` selects, as columns (K,) by name, without pandas."""
+        found = matching(self._columns, wanted, "gate")
+        return {name: values[found] for name, values in self._columns.items()}
 
     def rows(self, **wanted) -> pd.DataFrame:
         """The rows of `table` whose columns have the wanted values, counted from 0:
         `rows(bank="mnist", split="test")`."""
-        found = np.flatnonzero(matching(self.table, wanted, "gate"))
+        found = np.flatnonzero(matching(self._columns, wanted, "gate"))
         return self.table.take(found).reset_index(drop=True)
 
     def loads(self, **wanted) -> np.ndarray:
         """Share of the inputs that each expert serves, (rows, R), for the same rows."""
-        return self._arrays["loads"][matching(self.table, wanted, "gate")]
+        return self._arrays["loads"][matching(self._columns, wanted, "gate")]
 
     def candidates(self, bank: str) -> pd.DataFrame:
         """The K trained gates of a bank: their rows on the test split, soft, in the order of
@@ -106,8 +116,8 @@ class GateSweep:
 def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
     """The shipped sweep, or that of a folder, after checking its hashes.
 
-    Raises FileNotFoundError where it is missing, ValueError where it is damaged. Needs pandas:
-    `pip install -e '.[book]'`.
+    Raises FileNotFoundError where it is missing, ValueError where it is damaged. Its `rows`, alone,
+    need pandas: `pip install -e '.[book]'`.
 
     >>> gates = load_gates().candidates("specialists")
     >>> best = gates.loc[gates["loss"].idxmin()]
@@ -117,7 +127,7 @@ def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
     place, manifest, (table, arrays) = open_sealed(folder, "gates", GATE_FILES)
     with reading(arrays):
         content = read_arrays(arrays)
-    return GateSweep(place, manifest, read_frame(table), content)
+    return GateSweep(place, manifest, read_columns(table), content)
 
 
 def save_gates(
@@ -222,7 +232,8 @@ def gate_family(
     if decision not in DECISIONS:
         raise ValueError(f"decision is {decision!r}; allowed are {DECISIONS}")
     if decision == "soft":
-        return sweep.losses(bank.name), sweep.candidates(bank.name)["rate"].to_numpy()
+        gates = sweep.columns(bank=bank.name, split="test", decision="soft")
+        return sweep.losses(bank.name), gates["rate"][gates["family"] != ORACLE]
     chosen = sweep.chosen(bank.name)
     losses = np.take_along_axis(bank.losses("test"), chosen, axis=1)
     shares = [np.bincount(column, minlength=bank.n_experts) / len(column) for column in chosen.T]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from expertbank._files import write_atomically
-from expertbank.shipped.frames import csv_bytes, matching, read_frame
+from expertbank.shipped.frames import csv_bytes, matching, read_columns, read_frame
 from expertbank.shipped.manifest import open_sealed, seal
 
 if TYPE_CHECKING:
@@ -38,13 +39,23 @@ class TestbedRuns:
 
     folder: Path = field(repr=False)
     manifest: dict = field(repr=False)
-    table: pd.DataFrame = field(repr=False)
-    """a row for each run: its configuration (no cap is nan) and what was measured"""
+    _columns: dict = field(repr=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row for each run: its configuration (no cap is nan) and what was measured. Needs
+        pandas."""
+        return read_frame(self.folder / RUN_FILES[0])
+
+    def columns(self, **wanted) -> dict[str, np.ndarray]:
+        """What `rows` selects, as columns (K,) by name, without pandas."""
+        found = matching(self._columns, wanted, "run")
+        return {name: values[found] for name, values in self._columns.items()}
 
     def rows(self, **wanted) -> pd.DataFrame:
         """The rows whose columns have the wanted values, counted from 0; `capacity=None` for runs
         without a cap."""
-        found = np.flatnonzero(matching(self.table, wanted, "run"))
+        found = np.flatnonzero(matching(self._columns, wanted, "run"))
         return self.table.take(found).reset_index(drop=True)
 
     def routing(self, name: str) -> Path:
@@ -59,15 +70,15 @@ class TestbedRuns:
 def load_testbed(folder: str | os.PathLike | None = None) -> TestbedRuns:
     """The shipped runs, or those of a folder, after checking their hashes.
 
-    Raises FileNotFoundError where they are missing, ValueError where they are damaged. Needs
-    pandas: `pip install -e '.[book]'`.
+    Raises FileNotFoundError where they are missing, ValueError where they are damaged. Their
+    `rows`, alone, need pandas: `pip install -e '.[book]'`.
 
     >>> runs = load_testbed().rows(mix="scripts", method="LBL", scope=64, strength=0.125)
     >>> runs[["capacity", "seed", "loss"]].head(2).values.tolist()
     [[nan, 0.0, 3.47808], [nan, 1.0, 3.45274]]
     """
     place, manifest, (table, *_) = open_sealed(folder, "testbed", RUN_FILES)
-    return TestbedRuns(place, manifest, read_frame(table))
+    return TestbedRuns(place, manifest, read_columns(table))
 
 
 def save_testbed(

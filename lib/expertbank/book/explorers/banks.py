@@ -197,11 +197,14 @@ class _PricedCurves:
         criticals = [critical_lambda(losses[:number]) for number in (first, len(losses))]
         self.lams = with_stops(np.geomspace(1e-3, 10, 61), 15, 20, 50, 100, *criticals)
         self.solved = lru_cache(maxsize=128)(self._solved)
-        curves = [self.solved(number)[1] for number in self.numbers]
+        # where a nat is cheapest a curve reaches furthest
+        parts = [losses[: int(number)] for number in self.numbers]
+        furthest = max(rate_distortion(part, self.lams[0]).rate for part in parts)
+        highest = max(part.mean(axis=0).min() for part in parts)
         n_experts = losses.shape[1]
         self.experts = np.arange(n_experts)
-        self.rate = Axis("rate I(X;T), nats", 0, 1.05 * max(float(c.rate.max()) for c in curves))
-        self.loss = Axis("expected loss", 0, 1.1 * max(curve.ceiling for curve in curves))
+        self.rate = Axis("rate I(X;T), nats", 0, 1.05 * furthest)
+        self.loss = Axis("expected loss", 0, 1.1 * float(highest))
         self.expert = Axis("expert", -0.6, n_experts - 0.4)
         self.share = Axis("share of images served", 0, 1)
 

@@ -69,10 +69,11 @@ class _PricedGates:
         self.places = [self.place(solved.point(i)) for i in range(len(self.lams))]
         path = np.array([(rate, loss) for rate, loss, _ in self.places]).T
         self.track = Track("lam", np.array(self.lams), *path)
-        gates = sweep.candidates(bank.name)
+        gates = sweep.columns(bank=bank.name, split="test", decision="soft")
         self.series = [drawn_curve(self.curve), Series("routing on estimates, by price", *path)]
         for family, look in FAMILY_LOOK.items():
-            rate, loss = np.asarray(gates.loc[gates["family"] == family, ["rate", "loss"]]).T
+            own = gates["family"] == family
+            rate, loss = (gates[name][own] for name in ("rate", "loss"))
             self.series.append(Series(f"{family} gates", rate, loss, "dots", look))
         self.experts = np.arange(bank.n_experts)
         self.rate = Axis("rate I(X;T), nats", 0, 1.05 * max(np.max(x.x) for x in self.series))

@@ -8,8 +8,7 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
-from scipy.special import entr
-from scipy.stats import binom
+from scipy.special import entr, xlog1py, xlogy
 
 from expertbank.book.claims import CLAIMS
 from expertbank.book.explorers.common import (
@@ -29,6 +28,7 @@ from expertbank.book.explorers.scene import Axis, Mark, Panel, Reading, Scene, S
 from expertbank.bounds import xu_raginsky_bound
 from expertbank.information import (
     kl_divergence,
+    log_choices,
     miller_madow_bias,
     mutual_information,
 )
@@ -54,7 +54,9 @@ def winner_counts(shares: np.ndarray, n_datasets: float) -> np.ndarray:
     [0.5, 1.0, 0.5]
     """
     wins = np.arange(n_datasets + 1)
-    return binom.pmf(wins, n_datasets, shares[:, None]).sum(axis=0)
+    share = shares[:, None]
+    log_chances = xlogy(wins, share) + xlog1py(n_datasets - wins, -share)
+    return np.exp(log_choices(n_datasets, wins) + log_chances).sum(axis=0)
 
 
 def expected_biases(counts: np.ndarray, shares: np.ndarray, alpha: float) -> dict[str, float]:
@@ -302,37 +304,59 @@ LADDER_NAMES = {
 LADDER_ALPHAS = np.arange(2, 21) / 20
 
 
-def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
-    """Every bound as a multiple of the gap, by alpha and by the sample size m of the given
-    experiments, default two on the MNIST bank.
+# sample sizes of the experiments; between them the same
+LADDER_SIZES = (64, 128, 256)
 
-    Bounds are computed at multiples of 0.05; between them the logarithm of a multiple is
-    interpolated by monotone cubics.
+
+class _Ladder:
+    """Logarithms of all bounds as multiples of the gap, and of the gap, between experiments."""
+
+    def __init__(self, experiments: Sequence[LadderExperiment]) -> None:
+        self.by_size = {experiment.sample_size: experiment for experiment in experiments}
+        self.sizes = sorted(self.by_size)
+        self.by_alpha = lru_cache(self._by_alpha)
+
+    def _by_alpha(self, sample_size: int) -> PchipInterpolator:
+        experiment = self.by_size[sample_size]
+        rows = []
+        for alpha in LADDER_ALPHAS:
+            rungs = experiment.at(float(alpha), errors=False)
+            multiples = [rungs.values[key] / rungs.gap for key in LADDER_NAMES]
+            rows.append(np.log([*multiples, rungs.gap]))
+        return PchipInterpolator(LADDER_ALPHAS, rows)
+
+    def at(self, alpha: float, sample_size: float) -> tuple[np.ndarray, float]:
+        """Multiples of the gap, in the order of `LADDER_NAMES`, and the gap."""
+        if sample_size in self.by_size:
+            logs = self.by_alpha(int(sample_size))(alpha)
+        else:
+            rows = [self.by_alpha(size)(alpha) for size in self.sizes]
+            logs = PchipInterpolator(np.log(self.sizes), rows)(np.log(sample_size))
+        *multiples, gap = np.exp(logs)
+        return np.array(multiples), float(gap)
+
+
+def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
+    """Every bound as a multiple of the gap, by alpha and by the sample size m between those of the
+    given experiments, default three on the MNIST bank.
+
+    Bounds are computed at multiples of 0.05 and at the experiments' sizes; between them the
+    logarithm of a multiple is interpolated by monotone cubics.
     """
     if not experiments:
         pool = load_bank().losses("train")
-        experiments = [LadderExperiment(pool, m, rng=0, n_datasets=5000) for m in (64, 256)]
-    by_size = {float(experiment.sample_size): experiment for experiment in experiments}
-    largest = max(by_size)
-
-    @lru_cache
-    def multiples(sample_size: float) -> tuple[PchipInterpolator, PchipInterpolator]:
-        experiment = by_size[sample_size]
-        rungs = [experiment.at(float(alpha), errors=False) for alpha in LADDER_ALPHAS]
-        logs = [[np.log(x.values[key] / x.gap) for key in LADDER_NAMES] for x in rungs]
-        gaps = [x.gap for x in rungs]
-        return PchipInterpolator(LADDER_ALPHAS, logs), PchipInterpolator(LADDER_ALPHAS, gaps)
-
-    order = np.argsort(-multiples(largest)[0](1.0), kind="stable")
+        experiments = [LadderExperiment(pool, m, rng=0, n_datasets=5000) for m in LADDER_SIZES]
+    ladder = _Ladder(experiments)
+    least = float(ladder.sizes[0])
+    largest = float(ladder.sizes[-1])
+    order = np.argsort(-ladder.at(1.0, largest)[0], kind="stable")
     names = [list(LADDER_NAMES.values())[i] for i in order]
     rows = np.arange(len(names))
     x_axis = Axis("bound as a multiple of the gap", 0.9, 150, "log")
     y_axis = Axis("", -0.5, len(names) - 0.5, categories=tuple(names))
 
     def scene(alpha: float, sample_size: float = largest) -> Scene:
-        logs, gaps = multiples(sample_size)
-        found = np.exp(logs(alpha))
-        gap = float(gaps(alpha))
+        found, gap = ladder.at(alpha, sample_size)
         theorem = found[list(LADDER_NAMES).index("xu_raginsky_bound")] * gap
         bars = Series("bound / gap", found[order], rows, "bars")
         marks = [Mark("the gap itself", 1, 0, "post", LIMIT)]
@@ -349,10 +373,11 @@ def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
         "Bars on a logarithmic axis: each of fourteen bounds as a multiple of the gap, the loosest "
         "on top."
     )
+    alphas = (np.arange(10, 101) / 100).tolist()
+    sizes = with_stops(np.rint(np.geomspace(least, largest, 53)), *ladder.sizes)
+    between = (int(least), int(largest), 1)
     dials = {
-        "alpha": Dial(
-            "α, weight of the data", 0.7, (np.arange(10, 101) / 100).tolist(), (0.1, 1.0, 0.01)
-        ),
-        "sample_size": Dial("sample size m", largest, sorted(by_size)),
+        "alpha": Dial("α, weight of the data", 0.7, alphas, (0.1, 1.0, 0.01)),
+        "sample_size": Dial("sample size m", largest, sizes, between),
     }
     return Explorer("ladder", scene, dials, alt)

@@ -18,10 +18,10 @@ METHOD_LOOK = {"LBL": FIRST, "SH": SECOND, "BA": THIRD, "EB": FOURTH, "none": LI
 def explore_testbed(runs: TestbedRuns | None = None) -> Explorer:
     """I(D;T) of the uncapped runs on eight scripts against the scope of balancing, under the limit
     of the scope theorem, by scope and by how uneven the load is within a group."""
-    table = (load_testbed() if runs is None else runs).rows(mix="scripts", capacity=None)
-    scope_of = table["scope"].to_numpy(dtype=float)
-    informed = table["domain_information"].to_numpy(dtype=float)
-    method_of = table["method"].to_numpy()
+    table = (load_testbed() if runs is None else runs).columns(mix="scripts", capacity=None)
+    scope_of = table["scope"]
+    informed = table["domain_information"]
+    method_of = table["method"]
     learned = np.isin(method_of, list(METHOD_LOOK))
     scopes = np.arange(1, STEP_SEQUENCES + 1, dtype=float)
     even = np.array([group_entropy(int(s), STEP_SEQUENCES, DOMAINS) for s in scopes])
