@@ -1,8 +1,12 @@
-"""Numbers of the text: computed in a chapter, and put where its sentences name them."""
+"""Numbers of the text: computed in a chapter, and put where its sentences name them; and whether
+a run is the one that the text was written for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 
 def numbers_of(chapter: str) -> Callable[[str, str], None]:
@@ -20,3 +24,31 @@ def numbers_of(chapter: str) -> Callable[[str, str], None]:
         glue(f"{chapter}_{key}", text, display=False)
 
     return show
+
+
+def same_as_book(**parameters: tuple[Any, Any]) -> bool:
+    """Whether a chapter runs with the book's own parameters: each is a pair of its value here and
+    its value in the book.
+
+    Where they differ a sentence says so. Checks of the book's own numbers stand behind this; what
+    holds for every value of the parameters is checked without asking.
+
+    >>> same_as_book(p=(0.1, 0.1), m=(100, 100))
+    True
+    >>> same_as_book(p=(0.3, 0.1), m=(100, 100))
+    Here p = 0.3. The text, the captions and the checks of single numbers are of the book's own run
+    (p = 0.1), so those checks are left out; what holds for every value is still checked.
+    False
+    """
+    pairs = {
+        name: pair for name, pair in parameters.items() if not np.array_equal(pair[0], pair[1])
+    }
+    if not pairs:
+        return True
+    here, book = (", ".join(f"{name} = {pair[i]}" for name, pair in pairs.items()) for i in (0, 1))
+    print(
+        f"Here {here}. The text, the captions and the checks of single numbers are of the book's "
+        f"own run\n({book}), so those checks are left out; what holds for every value is still "
+        "checked."
+    )
+    return False
