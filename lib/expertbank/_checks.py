@@ -53,6 +53,26 @@ def as_losses(losses: ArrayLike, name: str = "losses") -> np.ndarray:
     return _as_moderate(_as_finite(table, name), name)
 
 
+def as_unit_losses(losses: ArrayLike, name: str = "losses") -> np.ndarray:
+    """A table (N, R) of numbers in [0, 1].
+
+    >>> as_unit_losses([[0, 2]])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: losses lie between 0 and 2; ... in [0, 1]: scale them first, (losses - (0)) / 2
+    """
+    table = as_losses(losses, name)
+    low = float(table.min())
+    high = float(table.max())
+    if low >= 0 and high <= 1:
+        return table
+    fix = "they are all the same"
+    if high > low:
+        fix = f"scale them first, ({name} - ({low:g})) / {high - low:g}"
+    raise ValueError(
+        f"{name} lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}"
+    )
+
+
 def as_risks(risks: ArrayLike, name: str = "risks") -> np.ndarray:
     """A finite (..., R) array of floats up to `LARGEST` in size, R >= 1; else ValueError.
 

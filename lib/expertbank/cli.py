@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from expertbank._checks import as_losses
+from expertbank._checks import as_unit_losses
 from expertbank._files import check_outputs, one_line, printable, write_atomically
 from expertbank._texts import docstring
 from expertbank.book.claims import Evidence, bank_summary, headline, reproduce
+from expertbank.book.your_table import write_bounds, write_curve
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
 from expertbank.ladder import BoundLadder, LadderExperiment
@@ -288,6 +289,7 @@ def _add_curve(commands) -> None:
     option("--method", choices=list(OPTIMISERS), default="newton")
     stream = "read the .npy in chunks; .zarr and .parquet always are"
     option("--stream", action="store_true", help=stream)
+    option("--html", help="also write a page with the picture, a file that needs no other")
 
 
 def _curve(options: argparse.Namespace) -> None:
@@ -306,10 +308,15 @@ def _curve(options: argparse.Namespace) -> None:
     examples:
       expertbank curve losses.npy
       expertbank curve losses.csv --lam 0.05 0.2 > curve.csv
+      expertbank curve losses.npy --html curve.html > curve.csv
       expertbank curve losses.npy --band 1e-4  # as many points as make D certain to 1e-4 everywhere
     """
+    check_outputs([options.html], [options.losses])
     stream = bool(options.stream) or Path(options.losses).suffix in (".zarr", ".parquet")
-    table = table_of(open_table(options.losses) if stream else read_table(options.losses))
+    if stream and options.html:
+        raise ValueError("--html draws a table that fits in memory; leave it out, or --stream")
+    losses = open_table(options.losses) if stream else read_table(options.losses)
+    table = table_of(losses)
     curve = rate_distortion_curve(
         table, options.lam, tol=options.tol, band=options.band, method=options.method
     )
@@ -318,6 +325,8 @@ def _curve(options: argparse.Namespace) -> None:
     columns = np.stack([curve.lam, curve.rate, curve.distortion, curve.certificate], axis=1)
     for lam, rate, distortion, certificate in columns:
         print(f"{lam:.6g},{rate:.8g},{distortion:.8g},{certificate:.2g}")
+    if options.html:
+        write_curve(options.html, Path(options.losses).name, losses, columns)
 
 
 def _add_bounds(commands) -> None:
@@ -330,6 +339,7 @@ def _add_bounds(commands) -> None:
     datasets = "Monte Carlo draws of those; default 20,000"
     option("--datasets", type=int, default=20_000, help=datasets)
     option("--seed", type=int, default=0)
+    option("--html", help="also write a page with the picture, a file that needs no other")
 
 
 def _bounds(options: argparse.Namespace) -> None:
@@ -353,10 +363,10 @@ def _bounds(options: argparse.Namespace) -> None:
 
     examples:
       expertbank bounds mistakes.npy
-      expertbank bounds mistakes.csv --alpha 1 --sample-size 1000
+      expertbank bounds mistakes.csv --alpha 1 --sample-size 1000 --html bounds.html
     """
-    losses = read_table(options.losses)
-    _check_unit_interval(losses)
+    check_outputs([options.html], [options.losses])
+    losses = as_unit_losses(read_table(options.losses))
     n_inputs, n_experts = losses.shape
     m = options.sample_size
     other_than_mistakes = losses[~np.isin(losses, (0, 1))]
@@ -364,53 +374,40 @@ def _bounds(options: argparse.Namespace) -> None:
     if other_than_mistakes.size == 0:
         experiment = LadderExperiment(losses, m, options.seed, options.datasets)
     print(f"{n_inputs:,} inputs, {n_experts} experts, {m} samples; the table is the population")
+    rungs = {}
     for alpha in options.alpha:
         run = simulate(losses, alpha, m, options.datasets, rng=options.seed)
-        _print_learner(alpha, run)
+        learner = _print_learner(alpha, run)
+        union = ("union_bound", union_bound(n_experts, m), 0.0)
+        tight = ("xu_raginsky_bound", xu_raginsky_bound(run.information, m), 0.0)
+        rungs[learner] = [("gap", run.gap, run.gap_error), union, tight]
         if experiment is not None:
-            _print_ladder(experiment.at(alpha))
-            continue
-        _print_bound("gap", run.gap, run.gap_error)
-        _print_bound("union_bound", union_bound(n_experts, m))
-        _print_bound("xu_raginsky_bound", xu_raginsky_bound(run.information, m))
+            rungs[learner] = _rungs(experiment.at(alpha))
+        for name, value, error in rungs[learner]:
+            monte_carlo = f" +- {error:.1g}" if error else ""
+            print(f"  {name:28}{value:8.4f}{monte_carlo}")
     if experiment is None:
         print(
             f"\nThe other bounds need losses of 0 and 1 alone, this table holds "
             f"{other_than_mistakes[0]:g}: give mistakes, for instance losses > 0.5, for all of them"
         )
+    if options.html:
+        write_bounds(options.html, Path(options.losses).name, losses, rungs)
 
 
-def _check_unit_interval(losses: np.ndarray) -> None:
-    as_losses(losses)
-    low = float(np.min(losses))
-    high = float(np.max(losses))
-    if low >= 0 and high <= 1:
-        return
-    fix = "they are all the same"
-    if high > low:
-        fix = f"scale them first, (losses - ({low:g})) / {high - low:g}"
-    raise ValueError(
-        f"losses lie between {low:g} and {high:g}; the bounds are for losses in [0, 1]: {fix}"
-    )
-
-
-def _print_learner(alpha: float, run: Selection) -> None:
+def _print_learner(alpha: float, run: Selection) -> str:
     low, high = run.algorithmic.interval
     name = "empirical risk minimiser" if alpha == 1 else f"alpha-mixture, alpha = {alpha:g}"
     print(f"\n{name}: I(S;W) = {run.information:.4f} nats, 95% [{low:.4f}, {high:.4f}]")
     print(f"train risk {run.train_risk:.4f}, test risk {run.test_risk:.4f}")
+    return name
 
 
-def _print_ladder(ladder: BoundLadder) -> None:
-    """The gap and every bound, from loose to tight."""
-    _print_bound("gap", ladder.gap, ladder.gap_error)
-    for name, value in sorted(ladder.values.items(), key=lambda item: -item[1]):
-        _print_bound(name, value, ladder.errors[name])
-
-
-def _print_bound(name: str, value: float, error: float = 0.0) -> None:
-    monte_carlo = f" +- {error:.1g}" if error else ""
-    print(f"  {name:28}{value:8.4f}{monte_carlo}")
+def _rungs(ladder: BoundLadder) -> list[tuple[str, float, float]]:
+    """The gap and every bound, from loose to tight: name, value, Monte Carlo error."""
+    steps = sorted(ladder.values.items(), key=lambda item: -item[1])
+    bounds = [(name, value, ladder.errors[name]) for name, value in steps]
+    return [("gap", ladder.gap, ladder.gap_error), *bounds]
 
 
 # --- routers ---

@@ -1,0 +1,102 @@
+"""A loss table's pictures and numbers as one file that needs nothing else."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from expertbank._files import write_atomically
+from expertbank.book.explorers.explorer import Explorer
+from expertbank.book.explorers.grid import as_html
+from expertbank.book.your_table.scenes import explore_choice, explore_curve, facts
+
+HERE = Path(__file__).parent
+DRAWING = HERE.parent / "explorers"
+SCRIPT = DRAWING / "bundle" / "explorer.js"
+
+
+class Numbers(NamedTuple):
+    """A table of a page: texts, the first of a row being what the row is about."""
+
+    caption: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_page(
+    path: str | Path,
+    title: str,
+    sentences: Sequence[str],
+    explorers: Sequence[Explorer],
+    tables: Sequence[Numbers] = (),
+) -> None:
+    """Write `path`, a page with the sentences, the explorers and the tables; it asks for no other
+    file and no host.
+
+    Raises FileNotFoundError where the drawing module has not been bundled.
+    """
+    if not SCRIPT.is_file():
+        raise FileNotFoundError(
+            f"{SCRIPT} is missing and needed to draw: run `make book` in a checkout, which bundles "
+            "it (Node.js 18 or newer)"
+        )
+    parts = [f"<p>{'<br>'.join(map(escape, sentences))}</p>"]
+    parts += [as_html(explorer.packed()) for explorer in explorers]
+    parts += map(_table, tables)
+    page = string.Template((HERE / "page.html").read_text()).substitute(
+        title=escape(title),
+        style=(DRAWING / "explorer.css").read_text(),
+        body="\n".join(parts),
+        script=SCRIPT.read_text().replace("</script", "<\\/script"),
+    )
+    write_atomically(path, lambda file: file.write(page.encode()))
+
+
+def _table(numbers: Numbers) -> str:
+    head = "".join(f'<th scope="col">{escape(header)}</th>' for header in numbers.headers)
+    rows = "\n".join(_row(row) for row in numbers.rows)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(numbers.caption)}">'
+        f"<table><caption>{escape(numbers.caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = map(escape, cells)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+
+
+def write_curve(path: str | Path, name: str, losses: Any, points: np.ndarray) -> None:
+    """A page on D(R) of the table `name`: `points` (P, 4) are prices, rates, losses and
+    certificates."""
+    rows = [[f"{number:.6g}" for number in point] for point in points]
+    headers = ["price λ of a nat", "rate, nats", "mean loss", "certificate, nats"]
+    numbers = Numbers("Points of the curve.", headers, rows)
+    write_page(path, f"D(R) of {name}", facts(losses), [explore_curve(losses)], [numbers])
+
+
+def write_bounds(
+    path: str | Path,
+    name: str,
+    losses: ArrayLike,
+    rungs: Mapping[str, Sequence[tuple[str, float, float]]],
+) -> None:
+    """A page on a selection from the table `name`: `rungs` hold, by learner, the gap and every
+    bound with its value and its Monte Carlo error."""
+    headers = ["from loose to tight", "value", "± error"]
+    tables = [
+        Numbers(learner, headers, [_rung(*rung) for rung in found])
+        for learner, found in rungs.items()
+    ]
+    write_page(path, f"Bounds for {name}", facts(losses), [explore_choice(losses)], tables)
+
+
+def _rung(name: str, value: float, error: float) -> list[str]:
+    return [name, f"{value:.4f}", f"{error:.1g}" if error else ""]
