@@ -15,7 +15,7 @@ from wings import LIBRARY, wing_of
 
 MODULES = sorted(LIBRARY.rglob("*.py"))
 # what a package shows to the outside: these may import all that is in it
-FACES = {"__init__", "routers", "shipped", "training", "book"}
+FACES = {"__init__", "routers", "shipped", "training", "book", "reproduction"}
 # a module imports only from layers before its own; folder.* are modules that need no name here
 LAYERS = [
     {"_checks", "_files", "_texts"},
@@ -64,8 +64,12 @@ LAYERS = [
         "book.explorers.second_look",
         "book.explorers.testbed",
     },
-    {"book.explorers.gates", "book.explorers.start"},
-    {"book.explorers"},
+    {"book.explorers.gates", "book.explorers.start", "book.your_table.scenes"},
+    {"book.explorers", "book.your_table.page"},
+    {"book.your_table"},
+    {"reproduction.verdicts", "reproduction.outcome"},
+    {"reproduction.compare", "reproduction.samples"},
+    {"reproduction.verify", "reproduction.rerun"},
     {"cli"},
 ]
 
@@ -109,14 +113,15 @@ def test_imports_run_one_way(path):
             assert level_of(imported) < level_of(own), f"{own} imports {imported}"
 
 
-# core <- shipped, routers <- training, book <- cli
+# core <- shipped, routers <- training, book <- reproduction <- cli
 WINGS = {
     "core": {"core"},
     "shipped": {"core", "shipped"},
     "routers": {"core", "routers"},
     "training": {"core", "shipped", "routers", "training"},
     "book": {"core", "shipped", "routers", "book"},
-    "cli": {"core", "shipped", "routers", "training", "book", "cli"},
+    "reproduction": {"core", "shipped", "routers", "training", "book", "reproduction"},
+    "cli": {"core", "shipped", "routers", "training", "book", "reproduction", "cli"},
 }
 
 
@@ -135,7 +140,7 @@ def test_heavy_packages_load_only_where_they_are_used(path):
         "torch": ("training.", "routers.hooks", "routers.formats"),
         "torchvision": "training.",
         "joblib": "training.",
-        "safetensors": "training.",
+        "safetensors": ("training.", "reproduction."),
         "tokenizers": "training.",
         "transformers": (),
         "matplotlib": ("book.figures", "routers.report_page"),

@@ -16,8 +16,8 @@ from expertbank.book.explorers.explorer import Explorer
 from expertbank.book.explorers.grid import as_html
 from expertbank.book.your_table.scenes import explore_choice, explore_curve, facts
 
-HERE = Path(__file__).parent
-DRAWING = HERE.parent / "explorers"
+FRAME = Path(__file__).with_name("page.html")
+DRAWING = Path(__file__).parents[1] / "explorers"
 SCRIPT = DRAWING / "bundle" / "explorer.js"
 
 
@@ -49,7 +49,7 @@ def write_page(
     parts = [f"<p>{'<br>'.join(map(escape, sentences))}</p>"]
     parts += [as_html(explorer.packed()) for explorer in explorers]
     parts += map(_table, tables)
-    page = string.Template((HERE / "page.html").read_text()).substitute(
+    page = string.Template(FRAME.read_text()).substitute(
         title=escape(title),
         style=(DRAWING / "explorer.css").read_text(),
         body="\n".join(parts),

@@ -50,7 +50,8 @@ def facts(losses: ArrayLike) -> list[str]:
     """
     table = as_losses(losses)
     n_inputs, n_experts = table.shape
-    low, high = float(table.min()), float(table.max())
+    low = float(table.min())
+    high = float(table.max())
     kind = f"losses lie between {low:g} and {high:g}"
     if np.isin(table, (0, 1)).all():
         kind = "all losses are 0 or 1: mistakes"
@@ -135,7 +136,8 @@ def explore_curve(losses: ArrayLike) -> Explorer:
         "Mean loss against nats of routing per input: a falling convex curve from the best single "
         "expert towards the best expert of every input, with a ring at the chosen price of a nat."
     )
-    low, high = np.log10(curve.lams[0]), np.log10(curve.lams[-1])
+    low = np.log10(curve.lams[0])
+    high = np.log10(curve.lams[-1])
     # where a quarter of the nats is spent that the cheapest price buys
     start = curve.lams[int(np.abs(curve.curve.rate - curve.curve.rate.max() / 4).argmin())]
     dials = {"lam": Dial("price λ of a nat", start, curve.lams, (low, high, "log"))}
@@ -146,7 +148,8 @@ class _Choice:
     """An alpha-mixture over the experts of a table, on datasets that grow."""
 
     def __init__(self, losses: np.ndarray, n_datasets: int) -> None:
-        low, high = float(losses.min()), float(losses.max())
+        low = float(losses.min())
+        high = float(losses.max())
         # a loss in [a, b] is sub-Gaussian with sigma = (b - a)/2, and so every bound scales
         self.width = 1.0 if low >= 0 and high <= 1 else high - low
         self.risks = losses.mean(axis=0)
