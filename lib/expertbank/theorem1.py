@@ -99,8 +99,11 @@ def log_mgf(law: ArrayLike, values: ArrayLike, lam: ArrayLike) -> np.ndarray:
     law = as_distribution(np.ravel(law), "law")
     values = np.asarray(values, float).ravel()
     possible = law > 0
-    exponents = np.asarray(lam, float)[..., None] * values[possible]
-    return scipy.special.logsumexp(exponents, b=law[possible], axis=-1)
+    law, values, lam = law[possible], values[possible], np.asarray(lam, float)
+    # in blocks of at most 128 MiB
+    blocks = np.array_split(lam.ravel(), 1 + lam.size * len(law) // 2**24)
+    logs = [scipy.special.logsumexp(x[:, None] * values, b=law, axis=-1) for x in blocks]
+    return np.concatenate(logs).reshape(lam.shape)
 
 
 def donsker_varadhan(joint: ArrayLike, values: ArrayLike, lam: ArrayLike) -> np.ndarray:

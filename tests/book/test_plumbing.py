@@ -23,7 +23,6 @@ WIDEST = 76
 WITH_PLUMBING: set[str] = set()
 TOO_WIDE: set[str] = {
     "start",
-    "theorem1",
 }
 WITHOUT_CAPTIONS: set[str] = set()
 

@@ -178,7 +178,8 @@ def decoupling(
         ax.plot(peak, peak * gap / 2, marker, color=color)
     ax.axhline(0, color=BLACK, lw=0.6)
     ax.set(xlabel=r"$\lambda$", ylabel="nats", xlim=(lams[0], lams[-1]))
-    ax.set_ylim(-0.3 * information, 1.75 * information)
+    reach = max(information, 1e-9)  # a learner may ignore its sample
+    ax.set_ylim(-0.3 * reach, 1.75 * reach)
     ax.legend(ncols=2, loc="upper left")
     return figure
 
