@@ -168,7 +168,24 @@ def test_the_module_unpacks_what_was_packed():
         assert_alike(scene, every_kind(BETAS[i], SIZES[j]))
 
 
-def test_one_dial_is_enough_and_a_third_stays_where_it_starts():
+def test_three_dials_are_unpacked_as_they_were_packed():
+    def scene(beta, size, shift):
+        return every_kind(beta, size + shift)
+
+    shifts = [0.0, 1.0, 7.0]
+    dials = {
+        "beta": Dial("beta", BETAS[10], BETAS[::10]),
+        "size": Dial("size", 1.0, SIZES[:4]),
+        "shift": Dial("shift", 0.0, shifts),
+    }
+    packed = explorer_of(scene, **dials).packed()
+    assert (6, 4, 3) in {tuple(column["shape"]) for column in packed["columns"]}
+    places = [(0, 0, 0), (5, 3, 2), (2, 0, 1), (3, 1, 0)]
+    for (i, j, k), shown in zip(places, unpacked(json.loads(json.dumps(packed)), places)):
+        assert_alike(shown, scene(BETAS[10 * i], SIZES[j], shifts[k]))
+
+
+def test_one_dial_is_enough_and_one_without_stops_stays_where_it_starts():
     def scene(beta, extra):
         return every_kind(beta, extra)
 
@@ -217,8 +234,8 @@ def test_a_scene_of_another_form_is_refused(change, place):
 
 
 def test_dials_that_no_page_can_have_are_refused():
-    three = {name: Dial(name, 0, [0, 1]) for name in ("a", "b", "c")}
-    refused(lambda: explorer_of(**three).packed(), "dials", "3")
+    four = {name: Dial(name, 0, [0, 1]) for name in ("a", "b", "c", "d")}
+    refused(lambda: explorer_of(**four).packed(), "dials", "4")
     none = {"a": Dial("a", 0, live=(0, 1, 0.1))}
     refused(lambda: explorer_of(**none).packed(), "dials", "0")
     beside = {"beta": Dial("beta", 0.3, [0, 1])}
@@ -239,15 +256,12 @@ def test_a_page_gets_the_grid_and_a_kernel_sliders(monkeypatch):
 
 @every_explorer
 @pytest.mark.slow
-def test_every_page_is_light_and_fine(name, request):
+def test_every_page_is_light(name, request):
     made = EXPLORERS[name]()
     html = grid.as_html(made.packed())
     size = len(gzip.compress(html.encode()))
     say(request, f"grid of {name}: {size / 1e3:.1f} kB gzip")
     assert size <= 150_000
-    for dial in made.dials.values():
-        counts_things = all(float(stop).is_integer() for stop in dial.stops)
-        assert not len(dial.stops) or len(dial.stops) >= 51 or dial.names or counts_things, dial
 
 
 # --- the module ---

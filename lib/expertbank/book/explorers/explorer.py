@@ -22,7 +22,7 @@ class Explorer:
     """The scenes of `scene(**dials)`, by the name of their chapter; `alt` says what one shows to
     who does not see it.
 
-    At most two of the dials have stops.
+    At most three of the dials have stops.
     """
 
     name: str

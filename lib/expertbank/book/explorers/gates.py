@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import entr
 
 from expertbank.book.explorers.banks import drawn_curve
 from expertbank.book.explorers.common import (
@@ -56,47 +57,88 @@ FAMILY_LOOK = dict(zip(GATE_FAMILIES, (FOURTH, SECOND, THIRD)))
 # --- what a gate can reach ---
 
 
+HARDEST = 32.0
+
+
+def sharpened(log_gates: np.ndarray, sharpness: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Gates (..., N, R) as sharp as asked, each row to that power with the sum 1 again, and the
+    entropies (..., N) of their rows in nats.
+
+    The largest of a row of `log_gates` is 0, which a constant does that changes nothing.
+
+    >>> gates, entropies = sharpened(np.log([[1, 0.25]]), sharpness=2)
+    >>> gates.round(3).tolist(), entropies.round(3).tolist()
+    ([[0.941, 0.059]], [0.224])
+    """
+    logits = np.asarray(sharpness) * log_gates
+    gates = np.exp(logits)
+    total = gates.sum(axis=-1)
+    gates /= total[..., None]
+    return gates, np.log(total) - np.einsum("...r,...r->...", gates, logits)
+
+
 class _PricedGates:
     """Gates that route on distilled estimates of E[loss | x], beside D(R) and the trained gates."""
 
     def __init__(self, sweep: GateSweep, bank: ExpertBank, n_images: int) -> None:
-        self.losses = bank.losses("test")[:n_images].astype(float)
+        self.losses = bank.losses("test")[:n_images].astype(np.float32)
         self.estimates = sweep.estimates(bank.name, "distilled")[:n_images]
         self.table = table_of(self.estimates)
-        self.curve = rate_distortion_curve(self.losses)
+        self.curve = rate_distortion_curve(self.losses.astype(float))
         self.lams = with_stops(np.geomspace(0.01, 2, 61), 0.2, *LAMS[bank.name])
         solved = rate_distortion_curve(self.table, self.lams)
-        self.places = [self.place(solved.point(i)) for i in range(len(self.lams))]
-        path = np.array([(rate, loss) for rate, loss, _ in self.places]).T
-        self.track = Track("lam", np.array(self.lams), *path)
+        points = [solved.point(i) for i in range(len(self.lams))]
+        self.log_gates = np.array([self.log_gate(point) for point in points])
+        self.along = lru_cache(maxsize=64)(self._along)
+        self.dots = []
         gates = sweep.columns(bank=bank.name, split="test", decision="soft")
-        self.series = [drawn_curve(self.curve), Series("routing on estimates, by price", *path)]
         for family, look in FAMILY_LOOK.items():
             own = gates["family"] == family
             rate, loss = (gates[name][own] for name in ("rate", "loss"))
-            self.series.append(Series(f"{family} gates", rate, loss, "dots", look))
+            self.dots.append(Series(f"{family} gates", rate, loss, "dots", look))
+        series = [self.along(1.0)[1], self.along(HARDEST)[1], drawn_curve(self.curve), *self.dots]
+        self.rate = Axis("rate I(X;T), nats", 0, 1.05 * max(np.max(x.x) for x in series))
+        self.loss = Axis("expected loss", 0, 1.1 * max(np.max(x.y) for x in series))
         self.experts = np.arange(bank.n_experts)
-        self.rate = Axis("rate I(X;T), nats", 0, 1.05 * max(np.max(x.x) for x in self.series))
-        self.loss = Axis("expected loss", 0, 1.1 * max(np.max(x.y) for x in self.series))
         self.expert = Axis("expert", -0.6, bank.n_experts - 0.4)
-        highest = max(load.max() for _, _, load in self.places)
-        self.share = Axis("share of inputs served", 0, 1.1 * float(highest))
+        self.share = Axis("share of inputs served", 0, 1)
 
-    def place(self, point: RateDistortion) -> tuple[float, float, np.ndarray]:
-        """The gate's rate, what it really loses, and its load."""
-        gate = routing(self.estimates, point)
-        return point.rate, float(np.vdot(gate, self.losses)) / len(gate), gate.mean(axis=0)
+    def log_gate(self, point: RateDistortion) -> np.ndarray:
+        """log p(t|x) of the gate at a price, less its maximum over t, (N, R)."""
+        gate = np.asarray(routing(self.estimates, point))
+        relative = gate / gate.max(axis=1, keepdims=True)
+        return np.log(np.maximum(relative, 1e-30)).astype(np.float32)
 
-    def scene(self, lam: float) -> Scene:
+    def places(self, log_gates: np.ndarray, sharpness: float) -> tuple[np.ndarray, ...]:
+        """Rates (L,), what the gates really lose (L,), and their loads (L, R)."""
+        gates, entropies = sharpened(log_gates, np.float32(sharpness))
+        loads = gates.mean(axis=1, dtype=float)
+        rates = entr(loads).sum(axis=1) - entropies.mean(axis=1, dtype=float)
+        losses = np.einsum("lnr,nr->l", gates, self.losses) / len(self.losses)
+        return np.maximum(rates, 0), losses.astype(float), loads
+
+    def _along(self, sharpness: float) -> tuple[tuple[np.ndarray, ...], Series, Track]:
+        """What `places` finds at all prices, and the line of the gates."""
+        found = self.places(self.log_gates, sharpness)
+        rates, losses, _ = found
+        line = Series("routing on estimates, by price", rates, losses)
+        return found, line, Track("lam", np.array(self.lams), rates, losses)
+
+    def scene(self, lam: float, sharpness: float = 1.0) -> Scene:
+        found, line, track = self.along(sharpness)
+        place = 0
         if lam in self.lams:
-            rate, loss, load = self.places[self.lams.index(lam)]
+            place = self.lams.index(lam)
         else:
-            rate, loss, load = self.place(rate_distortion(self.table, lam))
+            log_gate = self.log_gate(rate_distortion(self.table, lam))
+            found = self.places(log_gate[None], sharpness)
+        rate, loss, load = (values[place] for values in found)
         best = float(self.curve.upper(rate))
         ring = Mark("gate at this price, down to D(R)", rate, loss, low=best, high=loss)
+        series = [drawn_curve(self.curve), line, *self.dots]
         bars = Series("load", self.experts, load, "bars")
         panels = [
-            Panel(self.rate, self.loss, self.series, [ring], self.track, "rate and loss"),
+            Panel(self.rate, self.loss, series, [ring], track, "rate and loss"),
             Panel(self.expert, self.share, [bars], title="who serves"),
         ]
         readings = [
@@ -110,10 +152,14 @@ class _PricedGates:
 
 
 def explore_gates(
-    sweep: GateSweep | None = None, bank: ExpertBank | None = None, n_images: int = 4000
+    sweep: GateSweep | None = None, bank: ExpertBank | None = None, n_images: int = 500
 ) -> Explorer:
-    """By price: the gate that routes on distilled estimates of E[loss | x], beside D(R) and the
-    trained gates, and its load. Default bank: the specialists."""
+    """By price and sharpness: the gate that routes on distilled estimates of E[loss | x], beside
+    D(R) and the trained gates, and its load. Default bank: the specialists.
+
+    Sharpness 1 is the gate that the price asks for; a sharp one nearly always takes its most
+    probable expert.
+    """
     sweep = load_gates() if sweep is None else sweep
     bank = load_bank("specialists") if bank is None else bank
     gates = _PricedGates(sweep, bank, n_images)
@@ -122,7 +168,11 @@ def explore_gates(
         "the gate of the chosen price, joined to the curve under it. Right: the share of inputs "
         "that each expert serves."
     )
-    dials = {"lam": Dial("price λ of a nat", 0.2, gates.lams, (-2, 0.3, "log"))}
+    sharper = with_stops(np.geomspace(1, HARDEST, 51))
+    dials = {
+        "lam": Dial("price λ of a nat", 0.2, gates.lams, (-2, 0.3, "log")),
+        "sharpness": Dial("sharpness of its choices", 1, sharper, (0, np.log10(HARDEST), "log")),
+    }
     return Explorer("gates", gates.scene, dials, alt)
 
 

@@ -1,9 +1,9 @@
 """The scenes of an explorer on all stops of its dials, packed for a page.
 
 All scenes of an explorer have one form: names, kinds, axes, numbers of points. What remains are
-columns of numbers. Each is stored once for what it depends on (no dial, one, or both), in steps
-that no eye and no printed digit can tell apart, as differences, which are small. The ES module
-turns it back into scenes.
+columns of numbers. Each is stored once for the dials that it depends on, in steps that no eye
+and no printed digit can tell apart, as differences, which are small. The ES module turns it back
+into scenes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from expertbank.book.explorers.dial import Dial, starts_of
 from expertbank.book.explorers.scene import Axis, Panel, Reading, Scene, Track
 
 PARTS = 2000  # of an axis, which is at most 700 pixels long
+MOST_DIALS = 3  # with stops
 
 
 def pack(
@@ -26,7 +27,7 @@ def pack(
 ) -> dict[str, Any]:
     """The form of the scenes and the numbers of all stops, as JSON that the ES module reads.
 
-    Refuses more than two dials with stops, a start that is not a stop, and scenes that differ in
+    Refuses more than three dials with stops, a start that is not a stop, and scenes that differ in
     form.
     """
     moving = _with_stops(name, dials)
@@ -50,7 +51,7 @@ def pack(
             )
         table.append(numbers)
     assert form is not None
-    sizes = [len(dial.stops) for dial in moving.values()] + [1] * (2 - len(moving))
+    sizes = [len(dial.stops) for dial in moving.values()]
     columns = [
         _column(np.reshape(column, (*sizes, -1)), scale)
         for column, scale in zip(zip(*table), scales)
@@ -77,9 +78,9 @@ def as_html(packed: dict[str, Any]) -> str:
 def _with_stops(name: str, dials: Mapping[str, Dial]) -> Mapping[str, Dial]:
     """The dials of a page."""
     moving = {key: dial for key, dial in dials.items() if len(dial.stops)}
-    if not 1 <= len(moving) <= 2:
+    if not 1 <= len(moving) <= MOST_DIALS:
         raise ValueError(
-            f"explorer {name!r} has {len(moving)} dials with stops: 1 or 2 are allowed"
+            f"explorer {name!r} has {len(moving)} dials with stops: 1 to {MOST_DIALS} are allowed"
         )
     for key, dial in moving.items():
         if dial.start not in list(dial.stops):
@@ -164,11 +165,12 @@ def _difference(one: Any, other: Any, place: str = "scene") -> str:
 
 
 def _column(values: np.ndarray, scale: Axis | Reading | None) -> dict[str, Any]:
-    """Numbers (A, B, P) as JSON: along dials of which none depends, A or B become 1."""
+    """Numbers (stops of each dial..., P) as JSON: 1 in place of the stops of a dial that changes
+    none of them."""
     if scale is None or (isinstance(scale, Reading) and scale.digits < 0):
         digits = 6 if scale is None else -scale.digits
         values = _once(np.vectorize(_digits, otypes=[object])(values, digits))
-        return {"shape": values.shape[:2], "plain": values.ravel().tolist()}
+        return {"shape": values.shape[:-1], "plain": values.ravel().tolist()}
     log = isinstance(scale, Axis) and scale.scale == "log"
     if isinstance(scale, Reading):
         step = 10.0**-scale.digits
@@ -188,7 +190,7 @@ def _column(values: np.ndarray, scale: Axis | Reading | None) -> dict[str, Any]:
     counts = _once(counts)
     along = min(_ways(counts), key=lambda way: _entropy(_differences(counts, way)))
     return {
-        "shape": counts.shape[:2],
+        "shape": counts.shape[:-1],
         "log": log,
         "low": low,
         "step": step,
@@ -198,17 +200,17 @@ def _column(values: np.ndarray, scale: Axis | Reading | None) -> dict[str, Any]:
 
 
 def _once(values: np.ndarray) -> np.ndarray:
-    """`values` (A, B, P) without the copies along a dial that changes nothing."""
-    if (values == values[:1]).all():
-        values = values[:1]
-    if (values == values[:, :1]).all():
-        values = values[:, :1]
+    """`values` (stops of each dial..., P) without the copies along a dial that changes nothing."""
+    for dial in range(values.ndim - 1):
+        first = values.take([0], axis=dial)
+        if (values == first).all():
+            values = first
     return values
 
 
 def _ways(counts: np.ndarray) -> list[list[int]]:
     """Axes along which differences may be taken, once each or twice along one."""
-    longer = [axis for axis in range(3) if counts.shape[axis] > 1]
+    longer = [axis for axis in range(counts.ndim) if counts.shape[axis] > 1]
     ways = [list(way) for n in range(len(longer) + 1) for way in itertools.combinations(longer, n)]
     return ways + [[*way, axis] for way in ways for axis in way]
 

@@ -305,7 +305,7 @@ LADDER_ALPHAS = np.arange(2, 21) / 20
 
 
 # sample sizes of the experiments; between them the same
-LADDER_SIZES = (64, 128, 256)
+LADDER_SIZES = (64, 256)
 
 
 class _Ladder:
@@ -338,7 +338,7 @@ class _Ladder:
 
 def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
     """Every bound as a multiple of the gap, by alpha and by the sample size m between those of the
-    given experiments, default three on the MNIST bank.
+    given experiments, default two on the MNIST bank.
 
     Bounds are computed at multiples of 0.05 and at the experiments' sizes; between them the
     logarithm of a multiple is interpolated by monotone cubics.

@@ -16,7 +16,6 @@ from expertbank.shipped.bank import ExpertBank, load_bank
 from expertbank.shipped.gates import GateSweep, load_gates
 from expertbank.tables import Table, table_of
 
-
 # a page has room for a few of them beside its two fine dials
 NUMBERS_OF_EXPERTS = (2, 4, 8)
 
@@ -42,7 +41,7 @@ class _Nats:
         self.lams = with_stops(np.geomspace(0.01, 10, 51), 0.2, 0.5)
         few = [number for number in NUMBERS_OF_EXPERTS if number < bank.n_experts]
         self.numbers = [float(number) for number in (*few, bank.n_experts)]
-        self.along = lru_cache(maxsize=64)(self._along)
+        self.along = lru_cache(maxsize=256)(self._along)
         fewest = self.along(self.numbers[0], 0)[1]
         most = self.along(self.numbers[-1], 0)[1]
         self.x = Axis("routing: nats per image", 0, 1.1 * float(most.rate.max()))
