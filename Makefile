@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed \
-  batch-sizes report benchmark lock sbom clean lab serve pdf epub linkcheck
+  batch-sizes report benchmark lock sbom clean lab serve pdf epub linkcheck live-test
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ test: $(TEST)  ## everything: the checks, the book, all tests with coverage, cha
 	python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=
 	python tests/wings.py
 	python -m pytest --numprocesses auto --dist loadfile --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
+
+live-test: $(TEST) $(NPM)  ## the library in the Python of the pages, under Node.js, and where that comes from
+	python -m pytest --numprocesses 2 --dist loadfile tests/live
 
 chapter: $(TEST) $(BUNDLE)  ## execute one chapter and compare it with its reference: make chapter NAME=bsc
 	python -m pytest --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references/$(NAME).ipynb

@@ -66,6 +66,7 @@ LAYERS = [
     },
     {"book.explorers.gates", "book.explorers.start", "book.your_table.scenes"},
     {"book.explorers", "book.your_table.page"},
+    {"book.explorers.live"},
     {"book.your_table"},
     {"reproduction.verdicts", "reproduction.outcome"},
     {"reproduction.compare", "reproduction.samples"},

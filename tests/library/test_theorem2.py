@@ -215,12 +215,12 @@ def test_families_are_the_gates_of_the_table(sweep, name):
     bank = load_bank(name)
     for decision in ("soft", "hard"):
         losses, rates = gate_family(sweep, bank, decision)
-        rows = sweep.rows(bank=name, split="test", decision=decision)
-        rows = rows[rows["family"] != "oracle"]
-        assert losses.shape == (len(bank.losses("test")), len(rows)) and len(rows) == 90
-        assert rates == pytest.approx(rows["rate"], abs=1e-6)
+        rows = sweep.columns(bank=name, split="test", decision=decision)
+        seeing_only_x = rows["family"] != "oracle"
+        assert losses.shape == (len(bank.losses("test")), 90) and seeing_only_x.sum() == 90
+        assert rates == pytest.approx(rows["rate"][seeing_only_x], abs=1e-6)
         assert losses.mean(axis=0) == pytest.approx(
-            rows["loss"], abs=0.5 / STEPS if decision == "soft" else 1e-6
+            rows["loss"][seeing_only_x], abs=0.5 / STEPS if decision == "soft" else 1e-6
         )
     with pytest.raises(ValueError, match="decision is 'firm'"):
         gate_family(sweep, bank, "firm")

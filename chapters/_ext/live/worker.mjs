@@ -1,0 +1,93 @@
+// The library itself in the page. As a module worker it is asked { id, ask, explorer, dials }, where `ask` is "dials" or
+// "scene", and answers { id, answer } or { id, error }; while it loads it says { progress }, then { ready }. Of several
+// scenes that are asked for while it computes, the last one is answered. Node.js imports `start` alone.
+const STAGES = { "pyodide.asm.wasm": "Python", "python_stdlib.zip": "Python", "expertbank.zip": "the library" };
+
+// `fetch` that counts what has arrived: a page says how far it is, and which file fails.
+function counting(base, files, report) {
+  const plain = self.fetch.bind(self);
+  const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
+  let arrived = 0;
+  self.fetch = async (address, ...options) => {
+    const name = String(address.url ?? address).split("/").pop();
+    const answer = await plain(address, ...options).catch(() => null);
+    if (!answer?.ok) throw new Error(`${name} could not be loaded${answer ? ` (${answer.status})` : ""}`);
+    const what = STAGES[name] ?? name.split("-")[0];
+    const count = new TransformStream({
+      transform(chunk, controller) {
+        arrived += chunk.length;
+        report({ what, arrived: Math.min(arrived, total), total });
+        controller.enqueue(chunk);
+      },
+    });
+    return new Response(answer.body.pipeThrough(count), { status: answer.status, headers: answer.headers });
+  };
+}
+
+// Python with NumPy, SciPy and the library, from the folder `base`; `read` gives a file of it as an ArrayBuffer.
+export async function start(base, read, report) {
+  const { loadPyodide } = await import(`${base}pyodide.mjs`);
+  const pyodide = await loadPyodide({ indexURL: base });
+  const done = await pyodide.loadPackage(["numpy", "scipy"], { messageCallback: () => {} });
+  const missing = ["numpy", "scipy"].find((name) => !done.some((loaded) => loaded.name === name));
+  if (missing) throw new Error(`${missing} could not be loaded, or is not the file that it must be`);
+  try {
+    pyodide.unpackArchive(await read("expertbank.zip"), "zip", { extractDir: "/lib/python3.14/site-packages" });
+  } catch (error) {
+    throw new Error(`expertbank.zip is damaged (${error.message.trim().split("\n").pop()})`);
+  }
+  report({ what: "starting" });
+  return pyodide;
+}
+
+// The answer to one question, as JSON text.
+export function answer(pyodide, { ask, explorer, dials }) {
+  let live = null;
+  try {
+    live = pyodide.pyimport("expertbank.book.explorers.live");
+    return ask === "dials" ? live.dials_of(explorer) : live.scene_of(explorer, JSON.stringify(dials));
+  } catch (error) {
+    // the last line of a traceback says what was wrong
+    const last = error.message.trim().split("\n").pop();
+    throw new Error(last.replace(/^\w+(\.\w+)*: /, ""));
+  } finally {
+    live?.destroy();
+  }
+}
+
+async function serve() {
+  const base = new URL("./", import.meta.url).href;
+  const waiting = new Map();
+  let pyodide = null;
+  const next = () => {
+    const [key, asked] = waiting.entries().next().value ?? [];
+    if (!pyodide || !asked) return;
+    waiting.delete(key);
+    try {
+      postMessage({ id: asked.id, answer: answer(pyodide, asked) });
+    } catch (error) {
+      postMessage({ id: asked.id, error: error.message });
+    }
+    // questions that came meanwhile are heard first
+    setTimeout(next);
+  };
+  self.onmessage = ({ data }) => {
+    const key = `${data.ask} ${data.explorer}`;
+    waiting.delete(key);
+    waiting.set(key, data);
+    setTimeout(next);
+  };
+  try {
+    const { files } = await (await fetch(`${base}live.json`)).json();
+    const report = (progress) => postMessage({ progress });
+    counting(base, files, report);
+    const read = async (name) => (await fetch(base + name)).arrayBuffer();
+    pyodide = await start(base, read, report);
+    postMessage({ ready: true });
+    next();
+  } catch (error) {
+    postMessage({ failed: error.message });
+  }
+}
+
+if (typeof WorkerGlobalScope === "function") serve();

@@ -1,0 +1,23 @@
+// The page's own Python under Node.js: `node run.mjs WORKER BASE` reads { questions } and writes their answers, or reads
+// { folder, code } and runs the code with the folder at /work. WORKER is the module of the page's worker.
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const [, , worker, base] = process.argv;
+const { answer, start } = await import(pathToFileURL(worker));
+const { questions, folder, code } = JSON.parse(readFileSync(0, "utf8"));
+const say = (text) => process.stdout.write(text);
+try {
+  const pyodide = await start(base, async (name) => readFileSync(base + name).buffer, () => {});
+  if (questions) {
+    say(JSON.stringify(questions.map((asked) => JSON.parse(answer(pyodide, asked)))));
+  } else {
+    pyodide.setStdout({ batched: (line) => say(`${line}\n`) });
+    pyodide.FS.mkdirTree("/work");
+    pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: folder }, "/work");
+    process.exitCode = await pyodide.runPythonAsync(code);
+  }
+} catch (error) {
+  process.stderr.write(error.message);
+  process.exitCode = 3;
+}
