@@ -4,6 +4,9 @@ nbval to compare with.
 Where nothing changed the file does not change either: a cell's id comes from what it holds, what
 one cell prints stands in one piece, and no version or time is noted. A file is replaced at once.
 
+With --check nothing is stored: each chapter prints one line of JSON on how many outputs differ
+from the stored ones, which `make reproduce` reads.
+
 A notebook fresh from its Markdown source holds no outputs, so comparing with that would prove
 nothing. Images and widget states are left out: they differ between machines, and the browser tests
 look at them.
@@ -11,7 +14,10 @@ look at them.
 
 from __future__ import annotations
 
+import argparse
+import configparser
 import hashlib
+import json
 import re
 import sys
 from collections import Counter
@@ -107,8 +113,70 @@ def store(chapter: Path, book: nbformat.NotebookNode) -> None:
     write_atomically(reference_of(chapter), lambda file: file.write(content))
 
 
-def main(wanted: list[str]) -> int:
-    """Store the chapters of these names, or all; 2 where one is not there, 130 after Ctrl-C."""
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?|(?<![\w.])-?\.\d+")
+
+
+def check(chapter: Path, book: nbformat.NotebookNode) -> dict:
+    """How many outputs of a chapter there are, how many are not as stored, how many of these only
+    in numbers that differ by one in the last digit printed, and the first that is none of this."""
+    stored = nbformat.read(reference_of(chapter), as_version=4)
+    pairs = list(zip(_outputs(stored), _outputs(book), strict=True))
+    apart = [(was, now) for was, now in pairs if was != now]
+    other = [pair for pair in apart if not _differ_in_rounding(*pair)]
+    found = {"chapter": chapter.stem, "outputs": len(pairs)}
+    found |= {"differing": len(apart), "rounding": len(apart) - len(other)}
+    return found | {"first": _first_lines(*other[0]) if other else ""}
+
+
+def _outputs(book: nbformat.NotebookNode) -> list[str]:
+    """What each cell prints, as nbval compares it."""
+    rules = configparser.ConfigParser()
+    rules.read(ROOT / "tests" / "sanitize.cfg")
+    compared = []
+    for cell in book.cells:
+        if cell.cell_type != "code" or "nbval-ignore-output" in cell.metadata.get("tags", []):
+            continue
+        texts = []
+        for output in cell.outputs:
+            forms = sorted(output.get("data", {}).items())  # as a file holds them
+            texts += [output.get("text", ""), *(str(form) for _, form in forms)]
+        text = "\n".join(texts)
+        for rule in map(rules.__getitem__, rules.sections()):
+            text = re.sub(rule["regex"], rule["replace"], text)
+        compared.append(text)
+    return compared
+
+
+def _differ_in_rounding(was: str, now: str) -> bool:
+    if NUMBER.sub("#", was) != NUMBER.sub("#", now):
+        return False
+    return all(
+        abs(float(one.replace(",", "")) - float(other.replace(",", ""))) <= 1.01 * _last_digit(one)
+        for one, other in zip(NUMBER.findall(was), NUMBER.findall(now), strict=True)
+    )
+
+
+def _last_digit(number: str) -> float:
+    """What one in the last digit is worth, as in 0.01 of 1.25."""
+    digits, _, power = number.partition("e")
+    return 10.0 ** (int(power) if power else 0) / 10.0 ** len(digits.partition(".")[2])
+
+
+def _first_lines(was: str, now: str) -> str:
+    for one, other in zip(was.splitlines(), now.splitlines(), strict=False):
+        if one != other:
+            return f"{one.strip()[:70]!r} is now {other.strip()[:70]!r}"
+    return f"{len(was.splitlines())} lines are now {len(now.splitlines())}"
+
+
+def main(arguments: list[str]) -> int:
+    """Store or check the chapters of these names, or all; 2 where one is not there, 130 after
+    Ctrl-C."""
+    parser = argparse.ArgumentParser(description="execute chapters and store what they print")
+    parser.add_argument("wanted", nargs="*", metavar="NAME", help="default: every chapter")
+    parser.add_argument("--check", action="store_true", help="compare, and store nothing")
+    options = parser.parse_args(arguments)
+    wanted = options.wanted
     named = {chapter.stem: chapter for chapter in chapters()}
     unknown = sorted(set(wanted) - set(named))
     if unknown:
@@ -119,6 +187,9 @@ def main(wanted: list[str]) -> int:
     done = []
     try:
         for chapter in todo:
+            if options.check:
+                print(json.dumps(check(chapter, execute(chapter))), flush=True)
+                continue
             print(chapter.stem, flush=True)
             store(chapter, execute(chapter))
             done.append(chapter.stem)
@@ -128,6 +199,8 @@ def main(wanted: list[str]) -> int:
         sentence = f"interrupted; {kept}. Go on with: python tests/references.py {left}"
         print(sentence, file=sys.stderr)
         return 130
+    if options.check:
+        return 0
     for stale in set(REFERENCES.glob("*.ipynb")) - set(map(reference_of, named.values())):
         stale.unlink()
     return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coverage import Coverage
 
 LIBRARY = Path(__file__).parents[1] / "lib" / "expertbank"
-FOLDERS = ("shipped", "routers", "training", "book")
+FOLDERS = ("shipped", "routers", "training", "book", "reproduction")
 # percent of the lines; training needs torch and MNIST, and chapters execute the figures
 LEAST = {"core": 95, "routers": 95}
 

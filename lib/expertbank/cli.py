@@ -23,7 +23,7 @@ import numpy as np
 from expertbank._checks import as_unit_losses
 from expertbank._files import check_outputs, one_line, printable, write_atomically
 from expertbank._texts import docstring
-from expertbank.book.claims import Evidence, bank_summary, headline, reproduce
+from expertbank.book.claims import Evidence, bank_summary
 from expertbank.book.your_table import write_bounds, write_curve
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         try:
             _parser().parse_args(arguments, options)
-            options.run(options)
+            status = options.run(options)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -76,9 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         extra = extras.get(options.command, "train")
         fix = f"in a checkout, `pip install -e '.[{extra}]'` brings it"
         return _failed(options, f"{error}; {fix}")
-    except KeyboardInterrupt:
-        return _failed(options, "interrupted", 130)
-    return 0
+    except KeyboardInterrupt as stop:
+        return _failed(options, "; ".join(["interrupted", *map(str, stop.args)]), 130)
+    return 0 if status is None else status
 
 
 def _failed(options: argparse.Namespace, sentence: object, status: int = 2) -> int:
@@ -92,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
     _add_verify(commands)
+    _add_compare(commands)
+    _add_reproduce(commands)
     _add_describe(commands)
     _add_report(commands)
     _add_rate(commands)
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands, name: str, run: Callable[[argparse.Namespace], None], **fillings: str
+    commands, name: str, run: Callable[[argparse.Namespace], int | None], **fillings: str
 ) -> Callable:
     """Add the command `name`, and return what adds an option to it; `fillings` go into its help."""
     text = docstring(run)
@@ -175,17 +177,70 @@ def _train(options: argparse.Namespace) -> None:
 
 def _add_verify(commands) -> None:
     option = _command(commands, "verify", _verify)
-    option("bank")
+    option("what", nargs="*", help="folders, or names of what is shipped; default: all that is")
     option("--images", type=int, help="only the first so many images of each split")
 
 
 def _verify(options: argparse.Namespace) -> None:
-    """recompute a bank's predictions from its weights and MNIST"""
-    from expertbank.training.experts import verify_bank
+    """check hashes and seals, and recompute what follows: a bank's predictions, loads, accuracies
 
-    counts = verify_bank(options.bank, n_images=options.images)
-    compared = f"{counts['compared']:,} predictions recomputed, {counts['ties']} at a tie"
-    print(f"{options.bank}: hashes match; {compared}")
+    A path is relative to where one stands. Predictions need MNIST and the weights.
+
+    examples:
+      expertbank verify
+      expertbank verify mnist gates build/banks/family
+    """
+    from expertbank.reproduction.verify import SHIPPED_PLACES, verify
+
+    for name in options.what if options.what else SHIPPED_PLACES:
+        print(f"{name}: {verify(name, options.images)}", flush=True)
+
+
+def _add_compare(commands) -> None:
+    option = _command(commands, "compare", _compare)
+    option("first", metavar="A", help="a folder with a manifest, or the manifest")
+    option("second", metavar="B", help="another of the same kind and recipe")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """two banks, families, gates or testbeds: what is identical, what differs and by how much
+
+    The exit status is that of diff: 0 the same, 1 different, 2 not to be compared. Versions and
+    machine that the manifests state may differ.
+
+    examples:
+      expertbank compare data/banks/mnist build/banks/mnist
+    """
+    from expertbank.reproduction.compare import compare
+
+    found = compare(options.first, options.second)
+    print("\n".join(found.lines()))
+    return 0 if found.is_same else 1
+
+
+def _add_reproduce(commands) -> None:
+    option = _command(commands, "reproduce", _reproduce)
+    option("--quick", action="store_true", help="a part of it, in 2 minutes")
+    out = "a new folder; default build/reproduce, or build/reproduce-quick"
+    option("--out", help=out)
+    option("--jobs", type=int, default=2, help="worker processes")
+    option("--download", action="store_true", help="fetch MNIST and the corpus where missing")
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    """train the bank, a gate and a testbed run again, rerun report and chapters, compare; resumes
+
+    Each line is one part: identical, within the tolerance that it states, or different. The exit
+    status is 0 where all is identical or within tolerance and no verdict changed, else 1.
+    """
+    from expertbank.reproduction.rerun import Plan, rerun
+
+    plan = Plan(options.quick, options.download, options.jobs)
+    folder = "build/reproduce-quick" if options.quick else "build/reproduce"
+    if options.out:
+        folder = options.out
+    outcomes = rerun(folder, plan, lambda line: print(line, flush=True))
+    return int(any(outcome.result == "differs" for outcome in outcomes))
 
 
 def _add_describe(commands) -> None:
@@ -205,30 +260,16 @@ def _describe(options: argparse.Namespace) -> None:
 
 def _add_report(commands) -> None:
     option = _command(commands, "report", _report)
-    option("--bank", default="mnist")
+    option("--bank", default="mnist", help="a shipped bank or a folder")
 
 
 def _report(options: argparse.Namespace) -> None:
-    """the papers' statements beside what is found: verdict, paper, ours, the bank alone"""
-    findings = reproduce(Evidence(load_bank(options.bank)))
-    print(f"{'verdict':13}  {'paper':>8}  {'ours':>8}  {options.bank:>8}  where: what")
-    for finding in findings:
-        claim = finding.claim
-        found = finding.found
-        cells = [_cell(number) for number in (claim.reported, found.value, found.shipped)]
-        print(f"{finding.verdict:13}  {'  '.join(cells)}  {claim.location}: {claim.quantity}")
-    counted, outside = headline(findings)
-    names = [finding.claim.quantity for finding in outside]
-    if not names:
-        names = ["none"]
-    print(
-        f"\n{len(counted)} independent measured numbers, {len(outside)} outside: {'; '.join(names)}"
-    )
+    """the papers' statements beside what is found: verdict, paper, ours, interval, one bank"""
+    from expertbank.reproduction.verdicts import findings_of, report_lines
+    from expertbank.reproduction.verify import place_of
 
-
-def _cell(number: float | None) -> str:
-    """A number of the report, or that there is none."""
-    return f"{'-':>8}" if number is None else f"{number:8.4f}"
+    bank = load_bank(place_of(options.bank))
+    print("\n".join(report_lines(findings_of(Evidence(bank)), bank.name)))
 
 
 # --- one's own tables ---

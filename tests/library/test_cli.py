@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shutil
 import subprocess
 import sys
 
@@ -205,11 +206,45 @@ def test_the_chosen_batch_size_matches_both_ranges_best():
 def test_report_lists_every_row(capsys):
     from expertbank.book.claims import CLAIMS
 
-    code, out, _ = run(capsys, "report")
-    head, *rows, blank, total = out.splitlines()
-    assert code == 0 and len(rows) == len(CLAIMS)
-    assert head.split()[:3] == ["verdict", "paper", "ours"] and not blank
-    assert total.startswith("6 independent measured numbers, 1 outside: mean generalisation gap G")
+    code, out, err = run(capsys, "report")
+    explained, rows, totals = out.split("\n\n")
+    head, *rows = rows.splitlines()
+    assert code == 0 and err == "" and len(rows) == len(CLAIMS)
+    assert head.split()[:5] == ["verdict", "paper", "ours", "interval", "mnist"]
+    assert "lies in the interval with 95%" in explained
+    total, independent = totals.splitlines()
+    counts = re.findall(r"(\d+) ([a-z ]+)(?:,|$)", total.partition(": ")[2])
+    assert total.startswith(f"{len(CLAIMS)} claims: ")
+    assert sum(int(count) for count, _ in counts) == len(CLAIMS)
+    for count, verdict in counts:
+        assert sum(row[:13].strip() == verdict for row in rows) == int(count)
+    found = "6 independent measured numbers, 1 outside: mean generalisation gap G"
+    assert independent.startswith(found)
+
+
+@pytest.mark.slow
+def test_a_measured_line_of_the_report_shows_why_it_is_inside(capsys):
+    """20 beside 17.54 is inside because of the interval that stands there."""
+    _, out, _ = run(capsys, "report")
+    number = r"(-?[\d.]+)"
+    line = re.compile(rf"(inside|outside) +{number} +{number} +\[{number}, {number}\]")
+    measured = [found for found in map(line.match, out.splitlines()) if found]
+    assert len(measured) == len(re.findall(r"^(?:inside|outside) ", out, flags=re.M)) > 30
+    for found in measured:
+        paper, ours, low, high = map(float, found.groups()[1:])
+        rounding = 0.5 * 10.0 ** -len(found[2].partition(".")[2]) + 6e-5
+        is_inside = low - rounding <= paper <= high + rounding
+        assert found[1] == ("inside" if is_inside else "outside") and low <= ours <= high
+
+
+def test_report_of_a_folder_from_where_one_stands(capsys, tmp_path, monkeypatch):
+    shutil.copytree(REPOSITORY / "data/banks/mnist", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "report", "--bank", "mine")
+    assert code == 0 and "The column mine is that bank alone" in out
+    code, out, err = run(capsys, "report", "--bank", "yours")
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "yours is no folder with a manifest; allowed are such folders and" in err
 
 
 @pytest.mark.parametrize(

@@ -300,9 +300,10 @@ def verify_bank(
     bank_root: str | os.PathLike | None = None,
     data: str | os.PathLike | None = None,
     n_images: int | None = None,
+    progress: bool = True,
 ) -> dict[str, int]:
     """Recompute predictions from shipped weights and MNIST and compare; `n_images` limits each
-    split.
+    split, `progress` shows a bar.
 
     Returns how many predictions were `compared` and how many of them differ at a numerical tie
     (`ties`). Raises ValueError where a hash, a label or a prediction that is no tie differs.
@@ -321,7 +322,7 @@ def verify_bank(
         images = judged_on(images, split, recipe_of(bank.manifest))[:n_images]
         if not np.array_equal(labels[:n_images], bank.labels(split)[:n_images]):
             raise ValueError(f"bank {name}: {split} labels differ from MNIST's")
-        for expert in tqdm(range(bank.n_experts), desc=split):
+        for expert in tqdm(range(bank.n_experts), desc=split, disable=not progress):
             network.load_state_dict(_of_expert(weights, expert))
             scores = logits(network, images)
             shipped = bank.predictions(split)[:n_images, expert]

@@ -10,10 +10,11 @@ import json
 import os
 import platform
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,23 @@ BEGUN = "begun.json"  # the manifest that a run was begun with
 LOCK = "lock"
 SHOWN = 3  # differences between two manifests that a sentence names
 WATCH = 0.5  # seconds between two looks at whether the parent lives
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of long work, with a sentence on what was kept.
+
+    >>> str(Interrupted({"bank.partial": 7}))
+    '7 finished parts are kept in bank.partial; the same command goes on from there'
+    """
+
+    def __init__(self, kept: dict[PathLike, int]):
+        self.kept = kept
+        places = ", ".join(str(place) for place in list(kept)[:SHOWN])
+        if len(kept) > SHOWN:
+            places += f" and {len(kept) - SHOWN} more"
+        count = sum(kept.values())
+        parts = "1 finished part is" if count == 1 else f"{count} finished parts are"
+        super().__init__(f"{parts} kept in {places}; the same command goes on from there")
 
 
 @contextmanager
@@ -66,9 +84,18 @@ def resumed(folder: PathLike, manifest: dict, holds: str) -> Iterator[tuple[Path
         _check_begun(partial, manifest)
         whole = partial / "whole"
         shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed at its end
-        yield partial, whole
+        try:
+            yield partial, whole
+        except KeyboardInterrupt as stop:
+            inside = stop.kept if isinstance(stop, Interrupted) else {}
+            raise Interrupted({partial: _count_finished(partial)} | inside) from None
         os.replace(whole, target)
         shutil.rmtree(partial)
+
+
+def _count_finished(partial: Path) -> int:
+    own = (BEGUN, LOCK)
+    return sum(path.is_file() and path.name not in own for path in partial.glob("[!.]*"))
 
 
 def run_missing(tasks: dict[Path, Task], label: str, n_jobs: int | None = None) -> None:
@@ -101,11 +128,25 @@ def provenance(*packages: str, **place: str) -> dict[str, dict[str, str]]:
 
     >>> made = provenance("numpy", device="cpu")
     >>> list(made["versions"]), list(made["trained_on"])
-    (['numpy'], ['device', 'machine', 'python'])
+    (['numpy'], ['device', 'processor', 'machine', 'python'])
     """
-    machine = {"machine": platform.machine(), "python": platform.python_version()}
+    machine = {"processor": processor(), "machine": platform.machine()}
+    machine |= {"python": platform.python_version()}
     versions = {name: version(name) for name in packages}
     return {"versions": versions, "trained_on": place | machine}
+
+
+def processor() -> str:
+    """The model of the processor, which decides the last bits of a sum; empty where none is told.
+
+    >>> processor() == processor()
+    True
+    """
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def _check_empty(target: Path, holds: str) -> None:
@@ -153,7 +194,10 @@ def _to_file(path: Path, function: Callable[..., bytes], *arguments) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker soon after the process that started it, however that was killed."""
+    """End this worker soon after the process that started it, however that was killed; Ctrl-C is
+    for that one alone."""
+    if threading.current_thread() is threading.main_thread():  # else it is no process of its own
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

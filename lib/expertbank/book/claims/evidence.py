@@ -224,8 +224,16 @@ class Evidence:
 
     @cached_property
     def family(self) -> list[ExpertBank]:
-        """Every shipped bank of the default recipe, 21 of them; they differ in their seed alone."""
-        return [load_bank(), *load_family()]
+        """Every shipped bank of the default recipe, 21 of them; they differ in their seed alone.
+        The bank of the evidence is the first of them where it was made by the same recipe."""
+        shipped = load_bank()
+        is_another = self.bank.manifest.get("recipe") == shipped.manifest["recipe"]
+        return [self.bank if is_another else shipped, *load_family()]
+
+    @cached_property
+    def grid(self) -> list[ExpertBank]:
+        """The shipped banks of the sensitivity grid."""
+        return load_family("grid")
 
     @cached_property
     def tables(self) -> dict[str, np.ndarray]:
@@ -288,7 +296,7 @@ class Evidence:
         """I(S;W) at alpha = 0.7 of the first 10, 25 and 50 experts of each bank of the sensitivity
         grid, by the bank's name: (3,) nats."""
         found = {}
-        for bank in load_family("grid"):
+        for bank in self.grid:
             losses = bank.losses("train")
             runs = [
                 simulate(losses[:, :size], 0.7, SAMPLE_SIZE, 2_000, rng=self.rng)
