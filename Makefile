@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed \
-  batch-sizes report benchmark lock sbom clean lab serve pdf epub linkcheck live-test
+  reproduce batch-sizes report benchmark lock sbom clean lab serve pdf epub linkcheck live-test
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ gates: $(TRAIN)  ## train the sweep of gates on both banks anew into build/gates
 
 testbed: $(TRAIN)  ## train the grid of the routing testbed anew into build/testbed (resumes; about an hour)
 	expertbank train testbed --download --out build/testbed
+
+reproduce: $(TRAIN) $(BUNDLE)  ## make the shipped results again and say what is the same: 10 minutes, QUICK=1 in 2
+	expertbank reproduce --download $(if $(QUICK),--quick)
 
 BATCH_SIZES := 32 50 64 80 100 128
 batch-sizes: $(TRAIN)  ## train a bank at each common batch size and measure which matches the paper

@@ -179,7 +179,7 @@ def train_gate(images: np.ndarray, losses: np.ndarray, recipe: GateRecipe) -> nn
     [0, 1]
     """
     x = as_input(images)
-    loss_table = torch.from_numpy(losses).float()
+    loss_table = torch.tensor(losses).float()
     begin = BEGIN * (losses.mean(axis=0).min() - losses.min(axis=1).mean())
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -231,7 +231,7 @@ def distilled_losses(
     (3, 2)
     """
     x = as_input(images)
-    target = torch.from_numpy(losses).float()
+    target = torch.tensor(losses).float()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = expert_network(losses.shape[1])
