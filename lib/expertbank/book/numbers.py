@@ -26,6 +26,10 @@ def numbers_of(chapter: str) -> Callable[[str, str], None]:
     return show
 
 
+def _briefly(value: Any) -> str:
+    return str(value) if np.size(value) <= 9 else f"{np.size(value)} values"
+
+
 def same_as_book(**parameters: tuple[Any, Any]) -> bool:
     """Whether a chapter runs with the book's own parameters: each is a pair of its value here and
     its value in the book.
@@ -45,7 +49,9 @@ def same_as_book(**parameters: tuple[Any, Any]) -> bool:
     }
     if not pairs:
         return True
-    here, book = (", ".join(f"{name} = {pair[i]}" for name, pair in pairs.items()) for i in (0, 1))
+    here, book = (
+        ", ".join(f"{name} = {_briefly(pair[i])}" for name, pair in pairs.items()) for i in (0, 1)
+    )
     print(
         f"Here {here}. The text, the captions and the checks of single numbers are of the book's "
         f"own run\n({book}), so those checks are left out; what holds for every value is still "
