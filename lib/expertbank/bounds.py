@@ -38,6 +38,7 @@ from expertbank.information import (
 )
 
 LARGEST_SIGMA = 1e150  # times the root of any number of nats it is finite
+LARGEST_PRIVACY = 700.0  # e^eps is finite
 
 # --- bounds by the number of candidates and by I(S;W) ---
 
@@ -293,18 +294,231 @@ def loss_difference_bound(
     >>> round(loss_difference_bound([[0.6, 0.4], [0.4, 0.6]], losses=[[0, 1], [1, 0]]), 4)
     0.1419
     """
-    conditionals = as_gate(conditionals, "conditionals")
-    weights = as_weights(weights, len(conditionals))
-    losses = np.asarray(as_interval(as_losses(losses), "losses", 0, 1))
-    risks = weights @ losses
-    ghost_only = float(weights @ (conditionals * (1 - losses) * risks).sum(axis=1))
-    chances_right = weights @ (1 - losses)  # 1 - risks, which rounding may take below 0
-    training_only = float(weights @ (conditionals * losses * chances_right).sum(axis=1))
+    ghost_only, training_only, _ = _pair_chances(conditionals, losses, weights)
     differ = ghost_only + training_only
     if differ == 0:
         return 0.0
     share = min(1.0, ghost_only / differ)  # rounding may exceed 1
     return float(np.sqrt(2 * differ * bsc_rate(share)))
+
+
+def samplewise_kl_bound(
+    conditionals: ArrayLike, losses: ArrayLike, weights: ArrayLike | None = None
+) -> float:
+    """max{p : kl(q || (p+q)/2) <= I(L0,L1;U)} - q, q the training risk (Hellstrom & Durisi 2022).
+
+    L0, L1 are W's losses on the two points of one pair, U says which of them trained W. Under the
+    joint law the loss on the point U has mean q, with another coin in place of U it has mean
+    (p+q)/2, and data processing gives the inequality. Nothing conditions the information, neither
+    on the pair nor on the supersample: U is independent of both, so conditioning can only raise it.
+    I(L0,L1;U) is the I(D;U) of `loss_difference_bound`, since equal losses tell nothing of U.
+    Arguments, assumptions and errors as there. About sqrt 2 times a small gap.
+
+    >>> round(samplewise_kl_bound([[0.6, 0.4], [0.4, 0.6]], losses=[[0, 1], [1, 0]]), 4)
+    0.141
+    """
+    ghost_only, training_only, both = _pair_chances(conditionals, losses, weights)
+    differ = ghost_only + training_only
+    if differ == 0:
+        return 0.0
+    nats = differ * bsc_rate(min(1.0, ghost_only / differ))
+    train_risk = min(1.0, training_only + both)
+    rise = largest_rise(train_risk, 1 - train_risk, nats)
+    return float(min(2 * rise, 1 - train_risk))
+
+
+def jensen_shannon_bound(information: ArrayLike, train_risk: ArrayLike) -> FloatOrArray:
+    """max{p : JS(q, p) <= I(L;U)} - q, JS = [kl(q || (p+q)/2) + kl(p || (p+q)/2)] / 2.
+
+    L is W's loss on one point, U whether that point trained W; q is the training risk (Dong et al.
+    2025). Given U the loss has mean q or p, and the two coins are what data processing leaves. For
+    a 0-1 loss they are all there is: I(L;U) = JS(q, p), and the bound *is* the gap. That costs the
+    information, which cannot be found without p: the rung restates the gap and predicts nothing.
+    Within a relative 1e-12, never below. Elementwise; raises ValueError for information below 0 or
+    a training risk outside [0, 1].
+
+    >>> from expertbank import binary_entropy
+    >>> q, p = 0.1, 0.3
+    >>> nats = binary_entropy((p + q) / 2) - (binary_entropy(p) + binary_entropy(q)) / 2
+    >>> round(float(jensen_shannon_bound(nats, q)), 6)  # the gap itself
+    0.2
+    """
+    nats = _nonnegative(information, "information")
+    q = as_interval(train_risk, "train_risk", 0, 1)
+
+    def divergence(rise):
+        middle = q + rise / 2
+        low = binary_divergence(q, 1 - q, middle, 1 - middle, rise / 2)
+        return (low + binary_divergence(q + rise, 1 - q - rise, middle, 1 - middle, -rise / 2)) / 2
+
+    # between (p - q)^2 / 2, Pinsker, and (p - q) log 2
+    highest = np.minimum(1 - q, np.sqrt(2 * nats) * (1 + ULPS))
+    _, rise = bracketed_root(divergence, nats, np.minimum(nats / np.log(2), highest), highest)
+    return np.minimum(rise * (1 + MARGIN), highest)[()]
+
+
+def f_information_bound(
+    conditionals: ArrayLike,
+    losses: ArrayLike,
+    weights: ArrayLike | None = None,
+    divergence: str = "chi_square",
+) -> float:
+    """The gap by an f-information of D and U, in the manner of Wang & Mao (2024).
+
+    D and U as for `loss_difference_bound`. D (-1)^U is 1 with a chance s (1 + d)/2, -1 with s (1 -
+    d)/2, so the gap is s d and I_f(D;U) = s [f(1 + d) + f(1 - d)]/2, s <= 1. `divergence` is
+    "chi_square", f = (x - 1)^2, I_f = s d^2, the bound sqrt(I_f); "squared_hellinger", f = (sqrt x
+    - 1)^2, I_f >= s d^2/4, 2 sqrt(I_f); or "total_variation", f = |x - 1|/2, 2 I_f, which is the
+    gap itself. Their order: total variation <= chi square <= `loss_difference_bound` <= Hellinger.
+    Bounds on the absolute gap. Conditioning on the supersample raises I_f, as U is independent of
+    it. Arguments, assumptions and errors as for `loss_difference_bound`; ValueError for another
+    divergence.
+
+    >>> table = [[0.6, 0.4], [0.4, 0.6]], [[0, 1], [1, 0]]
+    >>> round(f_information_bound(*table), 4), round(loss_difference_bound(*table), 4)
+    (0.1414, 0.1419)
+    """
+    ghost_only, training_only, _ = _pair_chances(conditionals, losses, weights)
+    differ = ghost_only + training_only
+    lean = min(1.0, abs(ghost_only - training_only) / differ) if differ > 0 else 0.0
+    # 2 - sqrt(1 + d) - sqrt(1 - d), without cancellation
+    flat = np.sqrt((1 - lean) * (1 + lean))
+    curved = 2 * lean**2 / (1 + flat) / (2 + np.sqrt(2 + 2 * flat))
+    bounds = {
+        "chi_square": lean * np.sqrt(differ),
+        "squared_hellinger": 2 * np.sqrt(differ * curved),
+        "total_variation": lean * differ,
+    }
+    if divergence not in bounds:
+        raise ValueError(f"divergence is {divergence!r}; allowed are {', '.join(bounds)}")
+    return float(bounds[divergence])
+
+
+def leave_out_bound(
+    conditional_information: ArrayLike, sample_size: int, held_out: int
+) -> FloatOrArray:
+    """sqrt(N (1 + 1/max(m, k)) I(W;V | supersample) / (2 m k)), N = m + k: leave-k-out CMI.
+
+    The supersample has N points; V is the set of k that do not train W, uniform among all. With W
+    held, the mean loss of a random k less that of the other m is N/m times what a mean of k draws
+    without replacement misses. Serfling (1974) makes that sub-Gaussian with variance proxy (m +
+    1)/(4 k N); the same from the side of the m gives the smaller of the two, and Donsker-Varadhan
+    the bound, on the absolute gap, for i.i.d. samples and losses in [0, 1]. With k = 1 it is
+    leave-one-out; with k = m it is nearly sqrt(I/m), below the sqrt(2I/m) of pairs at the same
+    information; with k to infinity I becomes I(S;W) and the bound Xu & Raginsky's. Our derivation
+    of the kind of bound of Zhu et al. (2026), whose constants we do not claim. Raises ValueError
+    for information below 0 or counts below 1.
+
+    >>> round(float(leave_out_bound(0.1, 256, held_out=256)), 4)
+    0.0198
+    >>> bool(np.isclose(leave_out_bound(0.1, 256, 10**12), xu_raginsky_bound(0.1, 256)))
+    True
+    """
+    nats = _nonnegative(conditional_information, "conditional_information")
+    m = as_count(sample_size, "sample_size")
+    k = as_count(held_out, "held_out")
+    scale = (1 / m + 1 / k) * (1 + 1 / max(m, k)) / 2
+    return np.sqrt(scale) * np.sqrt(nats)
+
+
+def _pair_chances(conditionals, losses, weights) -> tuple[float, float, float]:
+    """Chances that W, drawn by P(W | training point), errs on the ghost point alone, on the
+    training point alone, on both."""
+    conditionals = as_gate(conditionals, "conditionals")
+    weights = as_weights(weights, len(conditionals))
+    losses = np.asarray(as_interval(as_losses(losses), "losses", 0, 1))
+    risks = weights @ losses
+    chances_right = weights @ (1 - losses)  # 1 - risks, which rounding may take below 0
+    on_training = conditionals * losses
+    ghost_only = weights @ (conditionals * (1 - losses) * risks).sum(axis=1)
+    training_only = weights @ (on_training * chances_right).sum(axis=1)
+    both = weights @ (on_training * risks).sum(axis=1)
+    return float(ghost_only), float(training_only), float(both)
+
+
+# --- bounds on the risk of a private gate ---
+
+
+def private_gate_kl_bound(
+    train_risk: ArrayLike, n_experts: int, sample_size: int, epsilon: float, delta: float = 0.05
+) -> FloatOrArray:
+    """e^eps max{p : kl(train risk || p) <= log(R/delta)/m}, at most 1: the risk of an eps-LDP gate.
+
+    With probability 1 - delta over the sample it holds for every eps-LDP gate at once, however it
+    was learned, on a bank of R experts that did not see the sample. An eps-LDP gate has M nu_t <=
+    p(t|x) <= e^eps M nu_t with a law nu and M in [e^-eps, 1]. So R(gate) <= e^eps M R(nu) and M
+    R_S(nu) <= R_S(gate). Chernoff's bound for each expert and the concavity of the inverse F of kl
+    give R(nu) <= F(R_S(nu)) for all nu, and M F(r/M) is largest at M = 1. Same setting as Akretche
+    et al. (2024), whose constants we do not claim. Without a limit on eps no factor below (1 +
+    e^eps)/2 can do: a gate that memorises which of two experts is right. Elementwise in
+    `train_risk`; raises ValueError for a risk outside [0, 1], counts below 1, epsilon below 0 or
+    delta outside (0, 1].
+
+    >>> round(float(private_gate_kl_bound(0.05, n_experts=25, sample_size=10_000, epsilon=0.5)), 4)
+    0.0957
+    """
+    risk = as_interval(train_risk, "train_risk", 0, 1)
+    factor, nats = _private_terms(n_experts, sample_size, epsilon, delta)
+    return np.minimum(1, factor * binary_kl_inverse(risk, nats))[()]
+
+
+def private_gate_rademacher_bound(
+    train_risk: ArrayLike, n_experts: int, sample_size: int, epsilon: float, delta: float = 0.05
+) -> FloatOrArray:
+    """e^eps [train risk + sqrt(2 log(R)/m) + sqrt(log(1/delta)/(2m))], at most 1.
+
+    As `private_gate_kl_bound`, with the Rademacher complexity of the laws on R experts, which is at
+    most sqrt(log(R)/(2m)) (Massart's lemma), and McDiarmid's inequality in place of Chernoff's.
+
+    >>> limits = {"n_experts": 25, "sample_size": 10_000, "epsilon": 0.5}
+    >>> round(float(private_gate_rademacher_bound(0.05, **limits)), 4)
+    0.1444
+    """
+    risk = as_interval(train_risk, "train_risk", 0, 1)
+    factor, _ = _private_terms(n_experts, sample_size, epsilon, delta)
+    complexity = np.sqrt(2 * np.log(n_experts) / sample_size)
+    chance = np.sqrt(np.log(1 / delta) / (2 * sample_size))
+    return np.minimum(1, factor * (risk + complexity + chance))[()]
+
+
+def _private_terms(n_experts, sample_size, epsilon, delta) -> tuple[float, float]:
+    """e^eps and log(R/delta)/m of checked arguments."""
+    n_experts = as_count(n_experts, "n_experts")
+    sample_size = as_count(sample_size, "sample_size")
+    epsilon = as_number(epsilon, "epsilon", 0, LARGEST_PRIVACY)
+    delta = as_number(delta, "delta", ABOVE_0, 1, "a number in (0, 1]")
+    return float(np.exp(epsilon)), float(np.log(n_experts / delta) / sample_size)
+
+
+# --- three kinds of rung ---
+
+BY_COUNTS = "the number of candidates and the sample size"
+BY_INFORMATION = "what W tells about the sample"
+BY_THE_GAP = "the terms of the gap itself"
+# What a rung looks at. The last kind has arguments from which the gap follows exactly: such a rung
+# shows what an argument loses, and predicts nothing.
+RUNG_KINDS = {
+    "union_bound": BY_COUNTS,
+    "private_gate_kl_bound": BY_COUNTS,
+    "private_gate_rademacher_bound": BY_COUNTS,
+    "xu_raginsky_bound_sigma_1": BY_INFORMATION,
+    "xu_raginsky_bound": BY_INFORMATION,
+    "kearns_saul_bound": BY_INFORMATION,
+    "okamoto_bound": BY_INFORMATION,
+    "cumulant_bound": BY_INFORMATION,
+    "pac_bayes_kl_bound": BY_INFORMATION,
+    "individual_sample_bound": BY_INFORMATION,
+    "disintegrated_bound": BY_INFORMATION,
+    "total_variation_bound": BY_INFORMATION,
+    "conditional_mi_bound": BY_INFORMATION,
+    "evaluated_cmi_bound": BY_INFORMATION,
+    "leave_out_bound": BY_INFORMATION,
+    "disintegrated_kl_bound": BY_THE_GAP,
+    "loss_difference_bound": BY_THE_GAP,
+    "samplewise_kl_bound": BY_THE_GAP,
+    "jensen_shannon_bound": BY_THE_GAP,
+    "f_information_bound": BY_THE_GAP,
+}
 
 
 # --- variance proxies of a Bernoulli loss ---

@@ -17,16 +17,19 @@ from expertbank.bounds import (
     cumulant_bound,
     disintegrated_bound,
     disintegrated_kl_bound,
+    f_information_bound,
     individual_sample_bound,
+    jensen_shannon_bound,
     kearns_saul_bound,
     loss_difference_bound,
     okamoto_bound,
     pac_bayes_kl_bound,
+    samplewise_kl_bound,
     total_variation_bound,
     union_bound,
     xu_raginsky_bound,
 )
-from expertbank.information import mean_error
+from expertbank.information import binary_entropy, mean_error
 from expertbank.learners import empirical_risks, mix_with_uniform
 from expertbank.tables import merge_rows
 
@@ -146,6 +149,28 @@ class LadderExperiment:
             values=values,
             errors=standard_errors,
         )
+
+    def further(self, alpha: float) -> dict[str, float]:
+        """Rungs at one alpha in [0, 1] that `bound_ladder` does not show, all of the kind
+        `bounds.BY_THE_GAP`, from the same Monte Carlo.
+
+        f-informations have a name of their own each. Raises ValueError for alpha outside [0, 1].
+        """
+        counts = self.winners.sum(axis=0)
+        won = counts / counts.sum(axis=1, keepdims=True)
+        conditionals = mix_with_uniform(won, as_number(alpha, "alpha", 0, 1))
+        with_losses = (conditionals, self.rows, self.weights)
+        q = min(1.0, float(self.weights @ (conditionals * self.rows).sum(axis=1)))
+        p = max(q, float(self.weights @ conditionals @ self.risks))
+        # I(L;U) of one loss and whether its point was trained on
+        told = binary_entropy((p + q) / 2) - (binary_entropy(p) + binary_entropy(q)) / 2
+        found = {
+            f"f_information_bound_{name}": f_information_bound(*with_losses, name)
+            for name in ("squared_hellinger", "chi_square", "total_variation")
+        }
+        found["samplewise_kl_bound"] = samplewise_kl_bound(*with_losses)
+        found["jensen_shannon_bound"] = float(jensen_shannon_bound(max(0.0, told), q))
+        return found
 
     def _from_winners(self, counts: np.ndarray, alpha: float) -> dict[str, float]:
         """What follows from how often each expert wins given one sample point: counts (U, R)."""
