@@ -295,14 +295,16 @@ def code_lines(path):
 # To make results again, compare them and say what differs is a wing of its own: 700. Ctrl-C names
 # what is kept and manifests the processor: 20 in training; 12 in the command line, 7 in the book.
 # Seven more rungs told apart by what they look at: 120 in the core.
+# Routing files of five more kinds of writer are read, in batches, by layer, with names for ids, and
+# what is silently wrong with each is refused or counted: 1,230 in the routers, 15 in the commands.
 CAPS = {
     "core": 3688,
     "shipped": 500,
-    "routers": 2825,
+    "routers": 4055,
     "training": 1356,
     "book": 3933,
     "reproduction": 700,
-    "cli": 362,
+    "cli": 377,
 }
 
 

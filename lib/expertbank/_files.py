@@ -10,7 +10,7 @@ import stat
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO
 import numpy as np
 
 PathLike = str | os.PathLike[str]
+Named = tuple[str, np.ndarray]  # an array and its name
 
 # --- text from files ---
 
@@ -324,7 +325,7 @@ def check_array(path: PathLike) -> None:
     ...     check_array(f"{folder}/losses.npy")
     """
     with open(path, "rb") as file:
-        _check_header(file, os.path.getsize(path))
+        array_header(file, os.path.getsize(path))
 
 
 def read_arrays(path: PathLike) -> dict[str, np.ndarray]:
@@ -336,19 +337,44 @@ def read_arrays(path: PathLike) -> dict[str, np.ndarray]:
     ...     list(read_arrays(f"{folder}/losses.npz"))
     ['a']
     """
+    return dict(each_array(path))
+
+
+def each_array(path: PathLike, names: Iterable[str] | None = None) -> Iterator[Named]:
+    """Arrays of an npz file one after the other, in the order of `names`, after `check_members`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/losses.npz", a=np.eye(2), b=np.ones(3))
+    ...     [(name, array.shape) for name, array in each_array(f"{folder}/losses.npz", ["b"])]
+    [('b', (3,))]
+    """
     check_members(path)
-    arrays = {}
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            key = member.filename.removesuffix(".npy")
-            with reading(path, f" at {key}"), archive.open(member) as file:
-                _check_header(file, member.file_size)
-                file.seek(0)
-                arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
-    return arrays
+        members = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
+        for name in members if names is None else names:
+            with reading(path, f" at {name}"), archive.open(members[name]) as file:
+                array = array_of(file, members[name].file_size)
+            yield name, array
 
 
-def _check_header(file: IO[bytes], size: int) -> None:
+def array_of(file: IO[bytes], size: int) -> np.ndarray:
+    """The array of an open npy file of so many bytes, where its header promises what follows it.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> np.save(file, np.eye(2))
+    >>> array_of(io.BytesIO(file.getvalue()), len(file.getvalue())).shape
+    (2, 2)
+    """
+    array_header(file, size)
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def array_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type of an open npy file of so many bytes, which is left at its numbers;
+    ValueError where the header promises other than what follows it."""
     read_header = np.lib.format.read_array_header_2_0
     width = 4
     if np.lib.format.read_magic(file) == (1, 0):
@@ -360,7 +386,7 @@ def _check_header(file: IO[bytes], size: int) -> None:
     file.seek(start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of headers that need a second try
-        shape, _, dtype = read_header(file)
+        shape, is_fortran, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError("objects are pickles, which may run code; write plain arrays")
     wanted = math.prod(shape) * dtype.itemsize
@@ -370,3 +396,4 @@ def _check_header(file: IO[bytes], size: int) -> None:
             f"{dtype} of shape {shape} is {wanted:.6g} bytes, {held:,} are there: truncated? "
             "Write it again"
         )
+    return shape, is_fortran, dtype

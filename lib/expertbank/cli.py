@@ -461,11 +461,16 @@ def _add_routes(commands) -> None:
     routes = commands.add_parser("routes", help=f"{text}: routes report FILE", description=text)
     what = routes.add_subparsers(dest="what", required=True)
     option = _command(what, "report", _routes_report, formats=describe_formats())
-    option("file", metavar="FILE", help="choices, or statistics of them")
+    option("file", metavar="FILE", nargs="+", help="choices, or statistics; or folders of them")
     name = "default: by the name and the content of the file"
     option("--format", choices=list(FORMATS), help=name)
     experts = "number of experts, where FILE does not say it"
     option("--experts", type=int, metavar="E", help=experts)
+    chosen = "experts that a token takes, where FILE does not say it"
+    option("--chosen", type=int, metavar="K", help=chosen)
+    column = "what a column is called here, as doc=sequence; text= leaves it out"
+    option("--column", action="append", default=[], metavar="NAME=OURS", help=column)
+    option("--by-file", action="store_true", help="each FILE numbers its own sequences")
     domains = "number of domains; default: as many as FILE has"
     option("--domains", type=int, metavar="D", help=domains)
     positions = "count by position, 0 to P - 1"
@@ -495,18 +500,20 @@ def _routes_report(options: argparse.Namespace) -> None:
       I(D;T)        specialisation by domain; evidence is a small "p, all layers": permutations of
                     the domains over whole sequences, corrected for the number of layers. Where
                     each sequence has one domain ("capped": yes) it is at most the column "cap"
-      --explain prints a sentence on every number.
+      --explain prints a sentence on every number. Rows without a route (cached, not captured,
+      padding) are left out and counted under "no route".
 
     examples:
       expertbank routes report routes.npz --explain
       expertbank routes report routes.npz --html report.html --json report.json
       expertbank routes report vllm.npz --format vllm --experts 64 --layer 3 --layer 4
+      expertbank routes report responses.jsonl traces/ --experts 128 --chosen 8
       expertbank routes report step_1000.npz --against step_2000.npz
     """
     from expertbank.routers.report import routing_report
     from expertbank.routers.report_page import write_html
 
-    check_outputs([options.json, options.html], [options.file, options.against])
+    check_outputs([options.json, options.html], [*options.file, options.against])
     statistics = _statistics(options)
     layers = None
     if options.layer:
@@ -533,12 +540,24 @@ def _statistics(options: argparse.Namespace):
             options.file,
             options.format,
             n_experts=options.experts,
+            n_chosen=options.chosen,
+            columns=_columns(options),
+            by_file=options.by_file,
             n_domains=options.domains,
             n_positions=options.positions,
             n_tokens=options.tokens,
         )
     except ValueError as error:
-        raise ValueError(str(error).replace("give n_experts", "give --experts")) from error
+        text = str(error).replace("give by_file=True", "give --by-file")
+        for name in ("experts", "chosen"):
+            text = text.replace(f"give n_{name}", f"give --{name}")
+        raise ValueError(text) from error
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str | None]:
+    """What columns are called here; None leaves one out."""
+    pairs = [text.partition("=") for text in options.column]
+    return {name: ours if ours else None for name, _, ours in pairs}
 
 
 def _layer_name(text: str) -> int | str:
@@ -551,8 +570,9 @@ def _agreements(options: argparse.Namespace, n_experts: int) -> dict:
     from expertbank.routers.formats import read_routing
 
     try:
-        ours = read_routing(options.file, options.format, n_experts=n_experts)
-        others = read_routing(options.against, options.format, n_experts=n_experts)
+        known = {"n_experts": n_experts, "n_chosen": options.chosen, "columns": _columns(options)}
+        ours = read_routing(options.file, options.format, **known)
+        others = read_routing(options.against, options.format, **known)
         return compare_routing(ours, others, n_experts)
     except ValueError as error:
         raise ValueError(f"--against compares two runs choice by choice: {error}") from error

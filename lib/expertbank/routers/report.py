@@ -56,6 +56,7 @@ class LayerReport:
 
     layer: Layer
     tokens: int
+    unrouted: int | None = None
     # rate
     rate_of: str | None = None
     rate: float | None = None
@@ -373,6 +374,8 @@ def _layer_fields(statistics: RouterStatistics, name: Layer, agreement: Agreemen
     layer = statistics.layers[name]
     n_experts = statistics.n_experts
     found: Fields = {}
+    if layer.unrouted:
+        found["unrouted"] = int(layer.unrouted)
     if layer.slots.any() or layer.sizes.sum() or layer.probable:
         found |= _rate_fields(layer) | _load_fields(layer, n_experts, statistics.n_chosen)
     if layer.domains.any():

@@ -101,6 +101,8 @@ class LayerStatistics:
     earlier version did not count them"""
     known_slots: np.ndarray
     """() slots of tokens whose domain and sequence are known"""
+    unrouted: np.ndarray
+    """() rows of files that held no route, cached, not captured or padding; counted nowhere else"""
     kept_ids: np.ndarray
     """(K,) ids of the sequences that are kept for the null, ascending; -1 for a free row, after all
     others"""
@@ -548,7 +550,9 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> RouterStatistics:
             if is_old and field in ("mixed_sequences", "known_slots", *KEPT):
                 found[field] = np.zeros(shape, _type_of(field))
                 continue
-            array = arrays[f"{i}.{field}"]
+            array = arrays.get(f"{i}.{field}") if field == "unrouted" else arrays[f"{i}.{field}"]
+            if array is None:  # not counted when the file was written
+                array = np.zeros(shape, _type_of(field))
             if array.shape != shape or array.dtype != _type_of(field):
                 raise ValueError(f"{field} is {array.dtype} of shape {array.shape}, not {shape}")
             found[field] = array

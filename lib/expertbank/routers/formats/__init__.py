@@ -5,8 +5,8 @@
 command line offers and explains, and how a file is recognised come from there. To read another kind
 of file, add one module.
 
->>> list(FORMATS)
-['npz', 'parquet', 'statistics', 'sglang', 'vllm']
+>>> print(*FORMATS)
+megatron npz parquet r3 statistics sglang sglang-http counts vllm vllm-http
 """
 
 from __future__ import annotations
@@ -15,16 +15,28 @@ import importlib
 import os
 import pkgutil
 import textwrap
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from expertbank._checks import as_count
 from expertbank._files import PathLike, check_input, check_memory, reading
-from expertbank.routers.formats._common import Arrays, Format, Piece, check_arrays
+from expertbank.routers.formats._common import (
+    MOST_ID,
+    Arrays,
+    Asked,
+    Format,
+    Names,
+    Piece,
+    check_arrays,
+    first_sequence_id,
+)
 from expertbank.routers.statistics import ROOM_FOR, Layer, RouterStatistics
 
 
@@ -48,8 +60,8 @@ FORMATS = discover_formats()
 def describe_formats(width: int = 100) -> str:
     """What is in a file of each format, as indented lines of at most `width` characters.
 
-    >>> print(describe_formats(width=80).splitlines()[-2])
-      vllm        integer arrays [tokens, layers, k], one a request: vLLM's
+    >>> print(describe_formats(width=80).splitlines()[0])
+      megatron     router_trace_rank*.jsonl of Megatron-Core's router tracer, with
     """
     column = max(len(name) for name in FORMATS)
     entries = []
@@ -64,14 +76,23 @@ def describe_formats(width: int = 100) -> str:
 
 
 def read_routing(
-    path: PathLike, format: str | None = None, *, n_experts: int | None = None
+    path: PathLike | Iterable[PathLike],
+    format: str | None = None,
+    *,
+    n_experts: int | None = None,
+    n_chosen: int | None = None,
+    layers: Iterable[Layer] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    domains: Iterable[str] | None = None,
 ) -> Iterator[tuple[Layer, Arrays]]:
-    """What a file holds, as (layer, arrays): keywords of `RouterStatistics.update`, many tokens at
-    a time.
+    """What files and folders hold, as (layer, arrays): keywords of `RouterStatistics.update`, many
+    tokens at a time.
 
     A sequence is never cut. Where a file holds counts only, `arrays` is {"load": (E,)}. `format` is
-    one of `FORMATS`; None goes by the file. `n_experts` is used to check the ids. Raises
-    FileNotFoundError, or ValueError that names the file, the key and what is allowed.
+    one of `FORMATS`; None goes by the file. `n_experts` is used to check the ids, `n_chosen` is k
+    for files that do not say it. `layers`, `columns` and `domains` are as in `statistics_of`; names
+    of domains are numbered as they come where none are given. Rows without a route are masked.
+    Raises FileNotFoundError, or ValueError that names the file, the key and what is allowed.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -80,8 +101,11 @@ def read_routing(
     >>> layer, arrays["chosen"].tolist()
     (0, [[0, 1], [2, -1]])
     """
-    for piece in _pieces(Path(path), format, n_experts):
-        yield piece.layer, piece.arrays
+    asked = _asked(n_experts, n_chosen, layers, columns, domains)
+    for each in _as_paths(path, format):
+        for piece in _pieces(each, format, asked):
+            if not piece.is_empty:
+                yield piece.layer, piece.arrays
 
 
 def statistics_of(
@@ -96,16 +120,26 @@ def statistics_of(
     n_tokens: int = 0,
     n_kept: int = 1024,
     seed: int = 0,
+    layers: Iterable[Layer] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    domains: Iterable[str] | None = None,
+    by_file: bool = False,
 ) -> RouterStatistics:
-    """Statistics of one file, or of a list of files, in bounded memory; see `RouterStatistics` for
+    """Statistics of any number of files and folders, in bounded memory; see `RouterStatistics` for
     the sizes.
 
-    `domain` is that of everything in these files, for formats that know none: record each domain by
-    itself and add up. What is None is taken from the files, which are read twice for it:
-    `n_experts` from probabilities or a header (vLLM's arrays have neither: give it), `n_chosen`
-    from the width of the rows, `n_domains` from the largest domain. Positions and tokens are
-    counted where room is made for them. Counts-only files give loads and nothing else. Raises as
-    `read_routing` does, and where no file says how many experts there are.
+    `domain` is that of everything in these files, for formats that know none. What is None is taken
+    from the files, which are read twice for it: `n_experts` from probabilities or a header (vLLM's
+    arrays have neither: give it), `n_chosen` from the rows, `n_domains` from the largest domain.
+    Positions and tokens are counted where room is made for them. Counts give loads alone.
+
+    `layers` are those to read. `columns` renames columns of npz and parquet, as {"topk": "chosen",
+    "text": None}; None leaves one out. `domains` are the names of the domains in their order, by
+    default all that are found, by the alphabet: give them where parts are to be added. A sequence
+    that two files have is refused; `by_file` says that each file numbers its own. Rows without a
+    route (cached, not captured, padding) are left out and counted as `LayerStatistics.unrouted`.
+    Raises as `read_routing` does, where no file says how many experts there are, where none has a
+    route, and where ranks of one group hold the same tokens.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -114,54 +148,96 @@ def statistics_of(
     >>> statistics.layers[0].domains.tolist()
     [[1, 1, 0, 0], [0, 0, 1, 0]]
     """
-    paths = _as_paths(path)
-    if all(_format_of(each, format).load is not None for each in paths):
-        return _sum_of_saved(paths, format, n_experts)
-    if n_experts is None or n_chosen is None or n_domains is None:
-        found = _sizes_in(paths, format, n_experts)
-        n_experts = found.n_experts if n_experts is None else n_experts
-        n_chosen = found.n_chosen if n_chosen is None else n_chosen
-        if n_domains is None:
-            n_domains = found.n_domains if domain is None else max(found.n_domains, domain + 1)
+    asked = _asked(n_experts, n_chosen, layers, columns, domains)
+    paths = _as_paths(path, format)
+    if all(_format_of(each, format, asked).load is not None for each in paths):
+        return _sum_of_saved(paths, format, asked)
+    sizes = _Sizes(n_experts, n_chosen, n_domains)
+    if None in (n_experts, n_chosen, n_domains):
+        sizes = _sizes_in(paths, format, asked, sizes, domain)
+    asked.domains.close()
+    asked = replace(asked, n_experts=sizes.n_experts)
     statistics = RouterStatistics(
-        n_experts,
-        n_chosen,
-        n_domains=n_domains,
+        sizes.n_experts,
+        sizes.n_chosen,
+        n_domains=sizes.n_domains,
         n_positions=n_positions,
         n_tokens=n_tokens,
         n_kept=n_kept,
         seed=seed,
     )
-    for each in paths:
-        _count_file(statistics, each, format, domain)
+    _Count(statistics, asked, format, domain, by_file).of(paths)
     return statistics
+
+
+def _asked(
+    n_experts: int | None,
+    n_chosen: int | None,
+    layers: Iterable[Layer] | None,
+    columns: Mapping[str, str | None] | None,
+    domains: Iterable[str] | None,
+) -> Asked:
+    return Asked(
+        n_experts if n_experts is None else as_count(n_experts, "n_experts"),
+        n_chosen if n_chosen is None else as_count(n_chosen, "n_chosen"),
+        None if layers is None else frozenset(layers),
+        {} if columns is None else dict(columns),
+        Names(domains),
+    )
 
 
 # --- which format a file has ---
 
 
-def _as_paths(path: PathLike | Iterable[PathLike]) -> list[Path]:
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    if not paths:
+def _as_paths(path: PathLike | Iterable[PathLike], format: str | None) -> list[Path]:
+    """Files, and those in folders that end as routing files do."""
+    given = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    if not given:
         raise ValueError("no file is given; at least one is needed")
-    return [Path(each) for each in paths]
+    paths = []
+    for each in map(Path, given):
+        paths += _files_in(each, format) if each.is_dir() else [each]
+    return paths
 
 
-def _format_of(path: Path, name: str | None) -> Format:
+def _files_in(folder: Path, format: str | None) -> list[Path]:
+    """The routing files in a folder and those in it, sorted by name; what starts with a dot and
+    what stands beside a routing file is left out."""
+    kinds = [_format_named(format)] if format is not None else list(FORMATS.values())
+    suffixes = {suffix for kind in kinds for suffix in kind.suffixes}
+    beside = [pattern for kind in FORMATS.values() for pattern in kind.sidecars]
+    found = [
+        each
+        for each in sorted(folder.rglob("*"))
+        if each.suffix in suffixes
+        and each.is_file()
+        and not any(name.startswith(".") for name in each.relative_to(folder).parts)
+        and not any(each.match(pattern) for pattern in beside)
+    ]
+    if not found:
+        raise ValueError(f"{folder} holds no file that ends in {', '.join(sorted(suffixes))}")
+    return found
+
+
+def _format_named(name: str) -> Format:
+    if name not in FORMATS:
+        raise ValueError(f"format is {name!r}; allowed are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _format_of(path: Path, name: str | None, asked: Asked) -> Format:
     """The format of that name, or the one that recognises the file."""
     known = ", ".join(FORMATS)
     check_input(path)
     if name is not None:
-        if name not in FORMATS:
-            raise ValueError(f"format is {name!r}; allowed are {known}")
-        return FORMATS[name]
+        return _format_named(name)
     candidates = [format for format in FORMATS.values() if path.suffix in format.suffixes]
     if not candidates:
         raise ValueError(f"{path} ends in {path.suffix!r}; give format, one of {known}")
     candidates.sort(key=lambda format: format.is_fallback)
     with reading(path):
         for format in candidates:
-            if format.recognises(path):
+            if format.recognises(path, asked):
                 return format
     raise ValueError(f"{path} is not recognised; give format, one of {known}")
 
@@ -169,27 +245,110 @@ def _format_of(path: Path, name: str | None) -> Format:
 # --- reading ---
 
 
-def _pieces(path: Path, format: str | None, n_experts: int | None) -> Iterator[Piece]:
+def _pieces(path: Path, format: str | None, asked: Asked) -> Iterator[Piece]:
     """The pieces of a file after checks; their `n_experts` is what was given, or what the file
     says."""
-    read = _format_of(path, format).read
+    read = _format_of(path, format, asked).read
     with reading(path):
-        for piece in read(path):
-            known = piece.n_experts if n_experts is None else n_experts
+        for piece in read(path, asked):
+            known = piece.n_experts if asked.n_experts is None else asked.n_experts
             check_arrays(f"{path}, layer {piece.layer}", piece.arrays, known)
-            yield Piece(piece.layer, piece.arrays, known)
+            yield piece._replace(n_experts=known)
 
 
-def _count_file(
-    statistics: RouterStatistics, path: Path, format: str | None, domain: int | None
-) -> None:
-    """Count what is in a file, by the labels that there is room for."""
-    without_room = {name for name, room in ROOM_FOR.items() if not getattr(statistics, room)}
-    for layer, arrays, _ in _pieces(path, format, statistics.n_experts):
-        if domain is not None and "load" not in arrays:
+class _Count:
+    """Counts files into statistics, with what has to be seen across files."""
+
+    def __init__(
+        self,
+        statistics: RouterStatistics,
+        asked: Asked,
+        format: str | None,
+        domain: int | None,
+        by_file: bool,
+    ):
+        self.statistics = statistics
+        self.asked = asked
+        self.format = format
+        self.domain = domain
+        self.by_file = by_file
+        self.unrouted: dict[Layer, int] = {}
+        self.without_room = {
+            name for name, room in ROOM_FOR.items() if not getattr(statistics, room)
+        }
+        # by layer, the sequences of the files before; and what ranks have written
+        self.sequences: dict[Layer, np.ndarray] = {}
+        self.written: dict[int, Path] = {}
+
+    def of(self, paths: list[Path]) -> None:
+        """Count all files."""
+        for path in paths:
+            self._file(path, len(paths) > 1)
+        layers = self.statistics.layers
+        if self.unrouted and not layers:
+            raise ValueError(
+                f"{paths[0]}: none of {max(self.unrouted.values()):,} rows holds a route"
+            )
+        for layer, n in self.unrouted.items():
+            if layer in layers:  # a layer without any route is a dense one
+                layers[layer].add(unrouted=n)
+
+    def _file(self, path: Path, is_one_of_several: bool) -> None:
+        first = None
+        found: list[np.ndarray] = []
+        digest = 0
+        for piece in _pieces(path, self.format, self.asked):
+            layer = piece.layer
+            self.unrouted[layer] = self.unrouted.get(layer, 0) + piece.unrouted
+            if piece.is_empty:
+                continue
+            if is_one_of_several:
+                content = piece.arrays.get("chosen", piece.arrays.get("load"))
+                if content is not None:
+                    digest = zlib.crc32(content.tobytes(), digest)
+                first = layer if first is None else first
+                if layer == first and "sequence" in piece.arrays and not self.by_file:
+                    found.append(np.unique(piece.arrays["sequence"]))
+            self._piece(path, piece)
+        if first is None:
+            return
+        if _format_of(path, self.format, self.asked).is_of_ranks:
+            self._check_rank(path, digest)
+        if found:
+            self._check_sequences(path, first, np.unique(np.concatenate(found)))
+
+    def _check_rank(self, path: Path, digest: int) -> None:
+        if digest in self.written:
+            raise ValueError(
+                f"{path} and {self.written[digest].name} hold the same tokens, as ranks of one "
+                "group write them; give one of them"
+            )
+        self.written[digest] = path
+
+    def _check_sequences(self, path: Path, layer: Layer, ids: np.ndarray) -> None:
+        ids = ids[ids >= 0]
+        before = self.sequences.get(layer, np.zeros(0, np.int64))
+        shared = np.intersect1d(before, ids, assume_unique=True)
+        if len(shared):
+            raise ValueError(
+                f"{path}: sequence {shared[0]} is in a file before it too, so two texts would "
+                "count as one; give by_file=True where each file numbers its own"
+            )
+        self.sequences[layer] = np.concatenate([before, ids])
+
+    def _piece(self, path: Path, piece: Piece) -> None:
+        """Count a piece, by the labels that there is room for."""
+        statistics = self.statistics
+        layer = piece.layer
+        arrays = piece.arrays
+        if self.domain is not None and "load" not in arrays:
             n = len(next(iter(arrays.values())))
-            arrays = {**arrays, "domain": np.full(n, domain)}
-        counted = {key: array for key, array in arrays.items() if key not in without_room}
+            arrays = {**arrays, "domain": np.full(n, self.domain)}
+        if self.by_file and "sequence" in arrays:
+            own = arrays["sequence"]
+            ids = (own + first_sequence_id(path)) % MOST_ID
+            arrays = {**arrays, "sequence": np.where(own >= 0, ids, -1)}
+        counted = {key: array for key, array in arrays.items() if key not in self.without_room}
         with reading(f"{path}, layer {layer}"):
             n_layers = len({*statistics.layers, layer})
             cells = statistics.n_experts * (statistics.n_experts + statistics.n_domains)
@@ -200,51 +359,60 @@ def _count_file(
                 statistics.update(layer, **counted)
 
 
-def _sum_of_saved(paths: list[Path], format: str | None, n_experts: int | None) -> RouterStatistics:
+def _sum_of_saved(paths: list[Path], format: str | None, asked: Asked) -> RouterStatistics:
     """The sum of files that hold statistics."""
     parts = []
     for path in paths:
-        load = _format_of(path, format).load
+        load = _format_of(path, format, asked).load
         assert load is not None
         parts.append(load(path))
     statistics = reduce(add, parts)
-    if n_experts not in (None, statistics.n_experts):
+    if asked.n_experts not in (None, statistics.n_experts):
         raise ValueError(
-            f"{paths[0]} is about {statistics.n_experts} experts, n_experts is {n_experts}; leave "
-            "it out"
+            f"{paths[0]} is about {statistics.n_experts} experts, n_experts is {asked.n_experts}; "
+            "leave it out"
         )
+    for layer in [name for name in statistics.layers if not asked.wants(name)]:
+        del statistics.layers[layer]
     return statistics
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    n_experts: int
-    n_chosen: int
-    n_domains: int
+    n_experts: Any
+    n_chosen: Any
+    n_domains: Any
 
 
-def _sizes_in(paths: list[Path], format: str | None, n_experts: int | None) -> _Sizes:
-    """Experts, chosen ones at most, and domains, as the files say; `n_experts` where given."""
-    experts = set() if n_experts is None else {n_experts}
+def _sizes_in(
+    paths: list[Path], format: str | None, asked: Asked, given: _Sizes, domain: int | None
+) -> _Sizes:
+    """Experts, chosen ones at most, and domains, as the files say where they are not given."""
+    experts = set() if given.n_experts is None else {given.n_experts}
     n_chosen = 1
-    n_domains = 0
+    n_domains = 0 if domain is None else domain + 1
     for path in paths:
-        for _, arrays, found in _pieces(path, format, n_experts):
-            if found is not None:
-                experts.add(found)
-            if "chosen" in arrays:
+        for piece in _pieces(path, format, asked):
+            arrays = piece.arrays
+            if piece.n_experts is not None:
+                experts.add(piece.n_experts)
+            if "chosen" in arrays and not piece.is_empty:
                 n_chosen = max(n_chosen, arrays["chosen"].shape[1])
             if "domain" in arrays:
-                domain = arrays["domain"]
+                found = arrays["domain"]
                 if "mask" in arrays:
-                    domain = domain[arrays["mask"] > 0]
-                if domain.size:
-                    n_domains = max(n_domains, int(domain.max()) + 1)
+                    found = found[arrays["mask"] > 0]
+                n_domains = max(n_domains, int(found.max(initial=-1)) + 1)
     if len(experts) != 1:
-        found = "do not say how many experts there are"
+        says = "do not say how many experts there are"
         if experts:
-            found = f"say that there are {sorted(experts)} experts"
+            says = f"say that there are {sorted(experts)} experts"
         raise ValueError(
-            f"{', '.join(map(str, paths[:3]))} {found}; give n_experts (the dead ones count too)"
+            f"{', '.join(map(str, paths[:3]))} {says}; give n_experts (the dead ones count too)"
         )
-    return _Sizes(experts.pop(), n_chosen, n_domains)
+    n_domains = max(n_domains, len(asked.domains.numbers))
+    return _Sizes(
+        experts.pop(),
+        n_chosen if given.n_chosen is None else given.n_chosen,
+        n_domains if given.n_domains is None else given.n_domains,
+    )
