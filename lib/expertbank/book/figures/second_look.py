@@ -93,7 +93,9 @@ def estimator_biases(sizes: Sequence[int], panels: dict[str, tuple]) -> Figure:
             beside = np.array(sizes) * 1.06 ** (k - 1.5)
             look = {"ls": "", "ms": 5, "capsize": 2, "label": name}
             ax.errorbar(beside, error.mean(axis=1), noise, **look)
-        ax.set(title=title, xlabel="datasets M", ylim=(-0.8, 0.45))
+        means = [error.mean(axis=1) for error in errors.values()]
+        ends = min(-0.8, 2 * np.min(means)), max(0.45, 2 * np.max(means))
+        ax.set(title=title, xlabel="datasets M", ylim=ends)
         ax.set_yscale("symlog", linthresh=0.01)
         ax.set_yticks([-0.1, -0.01, 0, 0.01, 0.1], ["−0.1", "−0.01", "0", "0.01", "0.1"])
     axes[0].set_ylabel("bias of the estimate (nats)")
@@ -119,9 +121,11 @@ def interval_coverage(shares: dict[str, dict[float, tuple]], confidence: float) 
     return figure
 
 
-def interval_in_context(reported: tuple[float, float], rows: dict[str, Sequence[float]]) -> Figure:
+def interval_in_context(
+    reported: tuple[float, float], rows: dict[str, Sequence[float]], alpha: float
+) -> Figure:
     """P2's interval (low, high) as a band; rows of the axis: name -> values (K,) as ticks, or (low,
-    value, high)."""
+    value, high), at one alpha."""
     figure, ax = canvas(7.4, 2.9)
     ax.axvspan(*reported, label="95 % interval reported in P2", **REPORTED)
     for row, (values, color) in enumerate(zip(rows.values(), (BLUE, RED, BLACK, GREEN))):
@@ -132,7 +136,7 @@ def interval_in_context(reported: tuple[float, float], rows: dict[str, Sequence[
         else:
             ax.plot(values, np.full(len(values), row), "|", color=color, ms=16, mew=1.6)
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set(xlabel=r"$I(S;W)$ at $\alpha$ = 0.7 (nats)", ylim=(len(rows) - 0.4, -0.6))
+    ax.set(xlabel=rf"$I(S;W)$ at $\alpha$ = {alpha:g} (nats)", ylim=(len(rows) - 0.4, -0.6))
     legend_below(figure, 1)
     return figure
 

@@ -1,0 +1,40 @@
+"""A chapter runs with other parameters than the book's, without an error and without a warning."""
+
+import re
+
+import jupytext
+import pytest
+from nbclient import NotebookClient
+
+from references import ROOT
+
+# chapter -> assignments of its parameters, and what stands in their place
+OTHER = {
+    "start": {"n_images = 2_000": "n_images = 500", "alpha = 0.7": "alpha = 0.9"},
+    "gate": {"n_experts = 8": "n_experts = 16"},
+    "theorem1": {"m = 8": "m = 4"},
+    "alpha_mixture": {"m = 256": "m = 64", "M = 4000": "M = 1000"},
+    "bsc": {"p = 0.1": "p = 0.3"},
+    "mnist_bank": {'bank = load_bank("mnist")': 'bank = load_bank("specialists")'},
+    "blahut_arimoto": {"n_images = 2_000": "n_images = 500"},
+    "estimators": {"M = 300": "M = 100"},
+    "audit": {"m = 256": "m = 64", "M_large = 20_000": "M_large = 2_000"},
+    "report": {"seed = 0": "seed = 1"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER)
+def test_a_chapter_runs_with_other_parameters(name):
+    book = jupytext.read(ROOT / "chapters" / f"{name}.md")
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    for old, new in OTHER[name].items():
+        line = re.compile(rf"^{re.escape(old)}(?=\s|$)", re.M)
+        found = [cell for cell in code for _ in line.findall(cell.source)]
+        assert len(found) == 1, f"{old!r} stands {len(found)} times in {name}"
+        found[0].source = line.sub(new, found[0].source)
+    where = {"metadata": {"path": ROOT}}
+    NotebookClient(book, timeout=180, kernel_name="python3", resources=where).execute()
+    outputs = [output for cell in code for output in cell.outputs]
+    errors = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert errors == []
