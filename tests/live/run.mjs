@@ -1,5 +1,5 @@
-// The page's own Python under Node.js: `node run.mjs WORKER BASE` reads { questions } and writes their answers, or reads
-// { folder, code } and runs the code with the folder at /work. WORKER is the module of the page's worker.
+// The page's own Python under Node.js: `node run.mjs WORKER BASE` reads { questions } and writes their answers, or
+// reads { folder, code } and runs the code with the folder at /work. WORKER is the module of the page's worker.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 

@@ -1,6 +1,6 @@
-// Byte-compiles a folder of Python in the very Python that the page runs: `node compile.mjs PYODIDE FOLDER PLACE [beside]`,
-// where PLACE is where the files will lie; `beside` puts the byte code where it is found without its source. The same
-// sources give the same bytes.
+// Byte-compiles a folder of Python in the very Python that the page runs: `node compile.mjs PYODIDE FOLDER PLACE`.
+// PLACE is where the files will lie; a last argument `beside` puts byte code where it is found without its source. The
+// same sources give the same bytes.
 import { pathToFileURL } from "node:url";
 
 const [, , core, folder, place, beside] = process.argv;

@@ -1,17 +1,21 @@
-// The library itself in the page. As a module worker it is asked { id, ask, explorer, dials }, where `ask` is "dials" or
-// "scene", and answers { id, answer } or { id, error }; while it loads it says { progress }, then { ready }. Of several
-// scenes that are asked for while it computes, the last one is answered. Node.js imports `start` alone.
+// The library itself in the page. As a module worker it is asked { id, ask, explorer, dials }, where `ask` is "dials"
+// or "scene", and answers { id, answer } or { id, error }; while it loads it says { progress }, then { ready }, or
+// { failed }. Of several scenes asked for while it computes, the last one is answered. Node.js imports `start` alone.
 const STAGES = { "pyodide.asm.wasm": "Python", "python_stdlib.zip": "Python", "expertbank.zip": "the library" };
 
-// `fetch` that counts what has arrived: a page says how far it is, and which file fails.
-function counting(base, files, report) {
-  const plain = self.fetch.bind(self);
+// `fetch` that counts what has arrived, so that a page says how far it is, and tells `fail` which file is not there or
+// not the one that the site was built with: Pyodide would wait for some of them for ever.
+function counting(plain, files, report, fail) {
   const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
   let arrived = 0;
   self.fetch = async (address, ...options) => {
     const name = String(address.url ?? address).split("/").pop();
     const answer = await plain(address, ...options).catch(() => null);
-    if (!answer?.ok) throw new Error(`${name} could not be loaded${answer ? ` (${answer.status})` : ""}`);
+    const refuse = (why) => {
+      fail(`${name} ${why}`);
+      throw new Error(name);
+    };
+    if (!answer?.ok) refuse(`could not be loaded${answer ? ` (${answer.status})` : ""}`);
     const what = STAGES[name] ?? name.split("-")[0];
     const count = new TransformStream({
       transform(chunk, controller) {
@@ -20,7 +24,13 @@ function counting(base, files, report) {
         controller.enqueue(chunk);
       },
     });
-    return new Response(answer.body.pipeThrough(count), { status: answer.status, headers: answer.headers });
+    const content = await new Response(answer.body.pipeThrough(count)).arrayBuffer();
+    if (self.crypto?.subtle && name in files) {
+      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+      const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+      if (found !== files[name].sha256) refuse("is not the file that this site was built with");
+    }
+    return new Response(content, { status: answer.status, headers: answer.headers });
   };
 }
 
@@ -59,6 +69,11 @@ async function serve() {
   const base = new URL("./", import.meta.url).href;
   const waiting = new Map();
   let pyodide = null;
+  let failed = false;
+  const fail = (words) => {
+    if (!failed) postMessage({ failed: words });
+    failed = true;
+  };
   const next = () => {
     const [key, asked] = waiting.entries().next().value ?? [];
     if (!pyodide || !asked) return;
@@ -71,6 +86,7 @@ async function serve() {
     // questions that came meanwhile are heard first
     setTimeout(next);
   };
+  self.addEventListener("unhandledrejection", ({ reason }) => pyodide || fail(String(reason?.message ?? reason)));
   self.onmessage = ({ data }) => {
     const key = `${data.ask} ${data.explorer}`;
     waiting.delete(key);
@@ -78,15 +94,17 @@ async function serve() {
     setTimeout(next);
   };
   try {
-    const { files } = await (await fetch(`${base}live.json`)).json();
+    const plain = self.fetch.bind(self);
+    const listed = await plain(`${base}live.json`);
+    if (!listed.ok) throw new Error(`live.json could not be loaded (${listed.status})`);
     const report = (progress) => postMessage({ progress });
-    counting(base, files, report);
+    counting(plain, (await listed.json()).files, report, fail);
     const read = async (name) => (await fetch(base + name)).arrayBuffer();
     pyodide = await start(base, read, report);
     postMessage({ ready: true });
     next();
   } catch (error) {
-    postMessage({ failed: error.message });
+    fail(error.message.trim().split("\n").pop());
   }
 }
 
