@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed \
-  reproduce batch-sizes report benchmark lock sbom clean lab serve pdf epub linkcheck live-test
+  reproduce batch-sizes report benchmark lock sbom clean lab notebooks serve pdf epub linkcheck live-test
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -87,8 +87,8 @@ benchmark: $(TEST)  ## the solver beside its peers, into build/benchmarks/full (
 	$(INSTALL) --editable '.[bench]'
 	python benchmarks/solver.py
 
-lab: $(BOOK) $(BUNDLE)  ## open JupyterLab as Binder does: a click on a chapter opens it as a notebook
-	bash start jupyter lab
+lab: notebooks  ## open JupyterLab as Binder does, at the first of the notebooks
+	bash start jupyter lab --LabApp.default_url=/lab/tree/notebooks/start.ipynb
 
 # Everything but `make book` keeps executed chapters in build/cache, which a changed library or bank empties.
 SPHINX = PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-build -q -d build/doctrees
@@ -101,6 +101,10 @@ conf.py: _config.yml $(BOOK)
 page: conf.py $(BUNDLE)  ## build one page with its links, the others as they were: make page NAME=bsc
 	$(SPHINX) $(SPHINX_OPTIONS) -b html . build/page chapters/$(NAME).md
 	@echo "The page is at build/page/chapters/$(NAME).html"
+
+notebooks: conf.py $(BUNDLE)  ## every chapter as a notebook in notebooks/, numbers and references as on its page
+	$(SPHINX) $(SPHINX_OPTIONS) -b html . build/page
+	python chapters/_ext/notebooks.py build/notebooks notebooks
 
 serve: conf.py $(BUNDLE)  ## show the book and build it again whenever a chapter or the library changes
 	PYTHONPATH=chapters/_ext:$(PYTHONPATH) sphinx-autobuild -d build/doctrees $(SPHINX_OPTIONS) --open-browser --watch lib \

@@ -72,6 +72,14 @@ def origin(folder: Path) -> str:
     return git(folder, "config", "--get", "remote.origin.url")
 
 
+def built_commit(folder: Path) -> str:
+    """The commit that a checkout is at; empty where the folder is none."""
+    top = git(folder, "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != folder.resolve():
+        return ""
+    return git(folder, "rev-parse", "HEAD")
+
+
 def repository_address(setting: str, environment: Mapping[str, str], folder: Path) -> str:
     """The address of the repository: the setting, else the workflow's own, else the remote
     `origin`; empty where none of them tells."""

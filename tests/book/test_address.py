@@ -185,7 +185,7 @@ def test_with_an_address_every_page_leads_to_it(with_address):
     first, site = pages["one.html"], "https://someone.github.io/some-fork/"
     assert f"pip install git+{FORK}\n" in unescape(re.sub("<[^>]+>", "", first))
     assert "The rocket opens a menu." in first
-    hub = "https://mybinder.org/v2/gh/Someone/some-fork/main?urlpath=lab/tree/chapters/one.md"
+    hub = "https://mybinder.org/v2/gh/Someone/some-fork/main?urlpath=lab/tree/notebooks/one.ipynb"
     colab = "https://colab.research.google.com/github/Someone/some-fork/blob/notebooks/one.ipynb"
     assert hub in first and colab in first
     assert f'<link rel="canonical" href="{site}chapters/one.html"' in first
@@ -194,8 +194,10 @@ def test_with_an_address_every_page_leads_to_it(with_address):
     assert f"Sitemap: {site}sitemap.xml" in (html / "robots.txt").read_text()
     assert f"{site}chapters/two.html" in (html / "sitemap.xml").read_text()
     book = nbformat.read(html / "_sources/chapters/one.ipynb", as_version=4)
-    assert f"git clone --quiet --depth 1 --branch main {FORK} " in book.cells[0].source
-    assert f"[two]({site}chapters/two.html)" in book.cells[1].source
+    # this book is no repository, so there is no commit to name
+    assert f"git clone --quiet {FORK} " in book.cells[0].source
+    assert "checkout --quiet main\n" in book.cells[0].source
+    assert f"[Two]({site}chapters/two.html)" in book.cells[1].source
 
 
 def test_without_an_address_nothing_leads_anywhere(without_address):
@@ -215,8 +217,9 @@ def test_without_an_address_nothing_leads_anywhere(without_address):
     # the notebook is offered all the same, without a cell that fetches from nowhere
     assert "_sources/chapters/one.ipynb" in pages["one.html"]
     book = nbformat.read(html / "_sources/chapters/one.ipynb", as_version=4)
-    assert [cell.source for cell in book.cells if cell.cell_type == "code"] == ["1 + 1"]
-    assert "See two." in book.cells[0].source
+    first, second = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    assert "come with a copy of the book's repository" in first and second == "1 + 1"
+    assert "See Two." in book.cells[1].source
 
 
 def test_a_page_that_shows_a_warning_fails_the_build(tmp_path):
@@ -246,7 +249,8 @@ TAKES_VALUE = {
     "--prefix",
     "--find-links",
 }
-PLACES = {".", "{repository}", "<address-of-this-repository>"}
+# `book` is where the first cell of a notebook has put what it fetched
+PLACES = {".", "{repository}", "<address-of-this-repository>", "{book}", "{{book}}"}
 
 
 def targets(text):

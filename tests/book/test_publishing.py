@@ -1,8 +1,6 @@
-"""What surrounds the pages: launch buttons, notebooks to take away, links, addresses, citation,
-search, error page."""
+"""What surrounds the pages: launch buttons, links, addresses, citation, search, error page."""
 
 import importlib
-import os
 import re
 import subprocess
 import sys
@@ -12,7 +10,6 @@ from http.server import ThreadingHTTPServer
 from urllib.parse import unquote, urljoin, urlsplit
 from xml.etree import ElementTree
 
-import nbformat
 import pypdfium2
 import pytest
 import yaml
@@ -23,7 +20,6 @@ from references import ROOT, chapters
 
 sys.path.insert(0, str(ROOT / "chapters" / "_ext"))
 address = importlib.import_module("address")
-notebooks = importlib.import_module("notebooks")
 # where the site was built from, empty where its builder did not know: test_address.py tries both
 ADDRESS = built_from()
 SITE = address.pages_address(ADDRESS)
@@ -78,7 +74,7 @@ def test_launch_buttons_lead_to_this_chapter(name, links):
     launch = [goal for goal in targets if "mybinder.org" in goal or "colab.research" in goal]
     place = ADDRESS.removeprefix("https://github.com/")
     expected = [
-        f"https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/chapters/{name}.md",
+        f"https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/notebooks/{name}.ipynb",
         f"https://colab.research.google.com/github/{place}/blob/notebooks/{name}.ipynb",
     ]
     assert launch == (expected if ADDRESS else [])
@@ -86,50 +82,6 @@ def test_launch_buttons_lead_to_this_chapter(name, links):
     assert (HTML / "_sources" / "chapters" / f"{name}.md").read_text() == (
         ROOT / "chapters" / f"{name}.md"
     ).read_text()
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_notebook_to_take_away_is_plain(name):
-    book = nbformat.read(HTML / "_sources" / "chapters" / f"{name}.ipynb", as_version=4)
-    nbformat.validate(book)
-    source = (ROOT / "chapters" / f"{name}.md").read_text()
-    fetching = 1 if ADDRESS else 0
-    cells = sum(cell.cell_type == "code" for cell in book.cells)
-    assert cells == source.count("```{code-cell}") + fetching
-    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
-    assert not re.search(r"\{[\w:-]+\}`|```\{|:::", text)
-    assert not any(cell.get("outputs") for cell in book.cells)
-
-
-def test_install_cell_fetches_the_library_on_colab_and_nothing_elsewhere(tmp_path):
-    """Run it with a public address answered by this checkout."""
-    public = "https://github.com/someone/some-fork"
-    executed = HTML.parent / "jupyter_execute" / "chapters"
-    book = notebooks.notebook(ROOT / "chapters/bsc.md", executed, "bsc.html", public, "main")
-    (tmp_path / "cell.ipy").write_text(
-        book.cells[0].source + "\nimport expertbank\nprint(expertbank.__file__)\n"
-    )
-    (tmp_path / "colab.ipy").write_text(
-        "import sys\nsys.modules['google.colab'] = sys\n%run -i cell.ipy\n"
-    )
-    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "public"], check=True)
-    subprocess.run(["git", "checkout", "-q", "-B", "main"], cwd=tmp_path / "public", check=True)
-    redirect = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{tmp_path / 'public'}.insteadOf",
-                "GIT_CONFIG_VALUE_0": public, "IPYTHONDIR": str(tmp_path / "ipython")}  # fmt: skip
-
-    def library(script):
-        run = subprocess.run(
-            [sys.executable, "-m", "IPython", script],
-            cwd=tmp_path,
-            env={**os.environ, **redirect},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return run.stdout.strip().splitlines()[-1]
-
-    assert not library("cell.ipy").startswith(str(tmp_path))
-    assert library("colab.ipy") == str(tmp_path / "expertbank/lib/expertbank/__init__.py")
 
 
 def test_pages_can_be_found_and_shared():

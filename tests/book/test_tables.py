@@ -154,22 +154,6 @@ def test_a_formula_may_name_the_paper(extension):
     assert not tag.match("x % P1 (8)\n") and not tag.match("% a remark\nx")
 
 
-def test_a_downloaded_notebook_shows_numbers_titles_and_links(extension):
-    plain = extension("notebooks").plain
-    page = "https://example.org/bsc.html"
-    formula = plain("$$\n% P1 (8)\nx = y\n$$ (eq-x)\n", {}, page)
-    assert formula == "$$\n\\tag{P1 (8)}\nx = y\n$$\n"
-    statement = "```{prf:theorem} Theorem 1 of P1\n:nonumber:\n\nYes.\n```\n"
-    assert plain(statement, {}, page) == "> **Theorem 1 of P1**\n>\n> Yes.\n"
-    assert plain("{numref}`tbl-a`", {}, page) == "[table](https://example.org/bsc.html#tbl-a)"
-    assert plain("A {term}`gate <Gate>`, {term}`bank`.", {}, page) == "A gate, bank."
-    name = "expertbank.bounds.union_bound"
-    linked = f"[`{name}`](https://example.org/api.html#{name})"
-    assert plain(f"{{func}}`{name}`", {}, page) == linked
-    short = linked.replace(f"`{name}`", "`union_bound`")
-    assert plain(f"{{func}}`~{name}`", {}, page) == short
-
-
 def test_the_error_page_finds_its_styles_under_any_address(extension):
     at_home = extension("page").at_home
     links = '<a href="#main">x</a><a href="/other/">y</a>'
