@@ -317,6 +317,12 @@ def test_a_kernel_without_a_reader_ends(lab):
     assert 0 < culling["cull_idle_timeout"] <= 300 and not culling["cull_connected"]
 
 
+def test_binder_builds_from_the_environment():
+    """It would take any of these instead of environment.yml."""
+    others = ["Dockerfile", "binder", ".binder", "Project.toml", "default.nix", "install.R"]
+    assert [name for name in others if (ROOT / name).exists()] == []
+
+
 def test_threads_are_limited():
     command = ["bash", ROOT / "start", "sh", "-c", "echo $OMP_NUM_THREADS $OPENBLAS_NUM_THREADS"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2 2\n"

@@ -5,7 +5,7 @@ import re
 
 from references import ROOT
 
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
+DOCKERFILE = (ROOT / ".ci" / "Dockerfile").read_text()
 SCRIPT = (ROOT / ".ci" / "run").read_text()
 # what the script needs beside Python, and an image of Python lacks
 NEEDED = {"git", "make"}
