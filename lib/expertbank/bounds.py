@@ -368,7 +368,7 @@ def f_information_bound(
     D and U as for `loss_difference_bound`. D (-1)^U is 1 with a chance s (1 + d)/2, -1 with s (1 -
     d)/2, so the gap is s d and I_f(D;U) = s [f(1 + d) + f(1 - d)]/2, s <= 1. `divergence` is
     "chi_square", f = (x - 1)^2, I_f = s d^2, the bound sqrt(I_f); "squared_hellinger", f = (sqrt x
-    - 1)^2, I_f >= s d^2/4, 2 sqrt(I_f); or "total_variation", f = |x - 1|/2, 2 I_f, which is the
+    - 1)^2, I_f >= s d^2/4, 2 sqrt(I_f); or "total_variation", f = abs(x - 1)/2, 2 I_f, which is the
     gap itself. Their order: total variation <= chi square <= `loss_difference_bound` <= Hellinger.
     Bounds on the absolute gap. Conditioning on the supersample raises I_f, as U is independent of
     it. Arguments, assumptions and errors as for `loss_difference_bound`; ValueError for another

@@ -99,7 +99,9 @@ def log_mgf(law: ArrayLike, values: ArrayLike, lam: ArrayLike) -> np.ndarray:
     law = as_distribution(np.ravel(law), "law")
     values = np.asarray(values, float).ravel()
     possible = law > 0
-    law, values, lam = law[possible], values[possible], np.asarray(lam, float)
+    law = law[possible]
+    values = values[possible]
+    lam = np.asarray(lam, float)
     # in blocks of at most 128 MiB
     blocks = np.array_split(lam.ravel(), 1 + lam.size * len(law) // 2**24)
     logs = [scipy.special.logsumexp(x[:, None] * values, b=law, axis=-1) for x in blocks]

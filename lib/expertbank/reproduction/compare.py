@@ -230,13 +230,15 @@ def _family(one: Path, other: Path) -> Comparison:
     for name, each in zip(names[0], found, strict=True):
         if not each.is_same:
             numbers.append(f"{name}: {'; '.join(each.lines()[1:])}")
-    predictions = np.sum([each.predictions for each in found], axis=0)
+    differing = sum(each.predictions[0] for each in found)
+    banks = [load_bank((one / name).resolve()) for name in names[0]]
+    total = sum(bank.predictions(split).size for bank in banks for split in SPLITS)
     return Comparison(
         kind="family",
         n_files=sum(each.n_files for each in found),
         identical=sum(each.identical for each in found),
         made=found[0].made,
-        predictions=(int(predictions[0]), int(predictions[1])),
+        predictions=(differing, total),
         accuracy=max(each.accuracy for each in found),
         numbers=numbers,
     )
