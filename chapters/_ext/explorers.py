@@ -22,6 +22,8 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset
 
+from expertbank.book.palette import style_sheet
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "lib" / "expertbank" / "book" / "explorers"
 BUNDLE = SOURCE / "bundle" / "explorer.mjs"
@@ -72,7 +74,7 @@ def place_explorers(app, pagename, templatename, context, doctree):
     if 'class="explorer"' not in body:
         return
     # small, and nobody waits for it: in the page itself
-    style = f"<style>{(SOURCE / 'explorer.css').read_text()}</style>"
+    style = f"<style>{style_sheet()}{(SOURCE / 'explorer.css').read_text()}</style>"
     context["metatags"] = context.get("metatags", "") + style
     found = list(EXPLORER.finditer(body))
     printed = app.builder.name in ("singlehtml", "epub")

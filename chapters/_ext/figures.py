@@ -14,6 +14,8 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 from sphinx.util.fileutil import copy_asset
 
+from expertbank.book.palette import style_sheet
+
 HERE = Path(__file__).parent
 NARROW = re.compile(r"<metadata>(.*?)</metadata>", re.S)
 BUTTON = (
@@ -54,6 +56,13 @@ class InlineFigures(SphinxTransform):
             picture.replace_self(nodes.raw("", forms, format="html"))
 
 
+def bring_colours(app, pagename, templatename, context, doctree):
+    """The palette, on the pages that have a figure."""
+    if 'class="figure-forms"' in context.get("body", ""):
+        style = f"<style>{style_sheet()}</style>"
+        context["metatags"] = context.get("metatags", "") + style
+
+
 def bring_script(app, pagename, templatename, context, doctree):
     """The script that enlarges, on the pages that have something to enlarge."""
     if app.builder.name == "html" and 'class="enlarge"' in context.get("body", ""):
@@ -68,6 +77,7 @@ def copy_script(app, exception):
 
 def setup(app):
     app.add_transform(InlineFigures)
+    app.connect("html-page-context", bring_colours, priority=955)
     app.connect("html-page-context", bring_script, priority=955)
     app.connect("build-finished", copy_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

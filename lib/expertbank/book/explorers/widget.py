@@ -14,6 +14,7 @@ import traitlets
 
 from expertbank.book.explorers.dial import Dial, starts_of
 from expertbank.book.explorers.scene import Scene
+from expertbank.book.palette import style_sheet
 
 HERE = Path(__file__).parent
 MODULE = HERE / "bundle" / "explorer.mjs"
@@ -38,7 +39,7 @@ def drawing_module() -> str:
 class Picture(anywidget.AnyWidget):
     """Draws its `scene`; it sends {dial: value} when a reader drags the ring or resets."""
 
-    _css = HERE / "explorer.css"
+    _css = style_sheet() + (HERE / "explorer.css").read_text()
     _esm = traitlets.Unicode().tag(sync=True)
     scene = traitlets.Dict().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)

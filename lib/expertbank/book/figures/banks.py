@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,26 +15,29 @@ from expertbank.book.figures.style import (
     BLACK,
     BLUE,
     GREEN,
+    GREY,
     LINE_LOOKS,
     ORANGE,
     PINK,
     RED,
-    REPORTED,
     SKY,
     Lines,
     Pair,
     canvas,
+    hatched,
     legend_below,
     name_ticks,
     named_lines,
     panel_canvas,
+    smooth_band,
+    smooth_line,
 )
 from expertbank.book.figures.vector import BookFigure
 from expertbank.rate_distortion import RateDistortionCurve
 from expertbank.uncertainty import AccuracyRateCost, CurveBand
 
 # a bound is drawn at plus and minus its value; markers would sit on the frame
-BOUND_LOOKS = ({"color": RED, "ls": "--"}, {"color": GREEN, "ls": "-."})
+BOUND_LOOKS: Any = ({"color": RED, "ls": "--"}, {"color": GREEN, "ls": "-."})
 GAP_LABEL = "gap of one run: population risk − empirical risk"
 
 # --- chapter 6: the MNIST bank ---
@@ -57,10 +61,10 @@ def _protocol(
     texts = [
         "Pool\n60,000 images\nlosses of $R$ experts",
         "Sample $S$\n$m$ images, drawn\nwith replacement",
-        "Empirical risks\n$R_S(1), \\ldots, R_S(R)$",
-        "Posterior $q_{\\alpha}(r \\mid S)$\n$\\alpha$: lowest $R_S$\n$1-\\alpha$: any expert",
+        "Empirical risk\nof each of\nthe $R$ experts",
+        "Posterior over experts\n$\\alpha$: lowest risk\n$1-\\alpha$: any expert",
         "Expert $W$\ndrawn from\nthe posterior",
-        "Measured over $M$ samples\ninformation $I(S;W)$\ngap $R(W) - R_S(W)$",
+        "Measured over $M$ samples\ninformation $I(S;W)$\nand gap: population\nless empirical risk",
     ]
     figure, ax = canvas(*size)
     arrow = {"arrowstyle": "-|>", "lw": 1.5, "color": BLACK}
@@ -92,12 +96,12 @@ def bank_overview(
     """Test accuracies (R,) sorted, and a histogram of the pairwise disagreements (pairs,), with
     reported ranges."""
     figure, (upper, lower) = panel_canvas(rows=2, width=6.2, height=6)
-    upper.axhspan(*accuracy_range, label="range reported in P2", **REPORTED)
+    hatched(upper.axhspan, *accuracy_range, color=SKY, label="range reported in P2")
     order = np.arange(1, len(accuracies) + 1)
     upper.plot(order, np.sort(accuracies)[::-1], "o", color=BLUE, label="our experts")
     upper.set(xlabel="expert, from best to worst", ylabel="test accuracy (share of images)")
     upper.set_xticks([1, *range(5, len(accuracies) + 1, 5)])
-    lower.axvspan(*disagreement_range, label="range reported in P2", **REPORTED)
+    hatched(lower.axvspan, *disagreement_range, color=SKY, label="range reported in P2")
     lower.hist(disagreements, bins=25, color=BLUE, label="our pairs")
     lower.set(xlabel="test images on which a pair disagrees (share)", ylabel="pairs of experts")
     upper.legend()
@@ -129,12 +133,12 @@ def bank_trends(
     (P,) in both."""
     figure, (upper, lower) = panel_canvas(rows=2, width=6.2, height=6.2)
     paper = {"color": BLACK, "ms": 8, "label": "Table II of P2"}
-    named_lines(upper, alphas, {"our bank": information})
+    named_lines(upper, alphas, {"our bank": information}, "")
     upper.plot(paper_alphas, paper_information, "x", **paper)
     upper.set(xlabel=r"$\alpha$", ylabel="information $I(S;W)$, nats")
-    named_lines(lower, alphas, gaps)
+    named_lines(lower, alphas, gaps, "")
     lower.plot(paper_alphas, paper_gaps, "x", **paper)
-    lower.axhline(0, color=BLACK, lw=0.8)
+    lower.axhline(0, color=GREY, lw=0.8)
     lower.set(xlabel=r"$\alpha$", ylabel="mean gap $G$")
     upper.legend(loc="upper left")
     lower.legend(loc="upper left")
@@ -181,7 +185,7 @@ def routing_curves(
     figure, ax = canvas(height=4)
     for name, curve in curves.items():
         order = np.lexsort((-curve.distortion, curve.rate))
-        named_lines(ax, curve.rate[order], {name: curve.distortion[order]})
+        named_lines(ax, curve.rate[order], {name: curve.distortion[order]}, "")
     for (name, place), color, marker in zip(points.items(), (GREEN, BLACK), "D*"):
         ax.plot(*place, marker, color=color, ms=9, label=name)
     ax.set(xlabel="rate $I(X;T)$, nats", ylabel="expected loss (share of errors)", ylim=(0, None))
@@ -195,9 +199,11 @@ def rate_by_lambda(curves: dict[str, RateDistortionCurve], criticals: dict[str, 
     for (name, curve), look in zip(curves.items(), LINE_LOOKS):
         seen = (curve.lam > 0) & (curve.rate > 0)
         order = np.argsort(curve.lam[seen])
-        ax.loglog(curve.lam[seen][order], curve.rate[seen][order], ms=4, label=name, **look)
+        places = (curve.lam[seen][order], curve.rate[seen][order])
+        smooth_line(ax, *places, "xy", ms=4, label=name, **look)
         label = rf"critical $\lambda$ = {criticals[name]:.1f}: rate 0"
         ax.axvline(criticals[name], lw=1.2, label=label, **look | {"marker": ""})
+    ax.set(xscale="log", yscale="log")
     ax.set(xlabel=r"price $\lambda$ of a nat", ylabel="rate $I(X;T)$, nats")
     ax.legend(loc="lower left")
     return figure
@@ -208,10 +214,12 @@ def marginals_by_lambda(lams: ArrayLike, marginals: np.ndarray, shown: int = 6) 
     the rest."""
     order = np.argsort(-marginals.max(axis=0), kind="stable")
     figure, ax = canvas()
-    named_lines(ax, lams, {f"expert {expert}": marginals[:, expert] for expert in order[:shown]})
+    shares = {f"expert {expert}": marginals[:, expert] for expert in order[:shown]}
+    named_lines(ax, lams, shares, "x")
     rest = marginals[:, order[shown:]]
     label = f"the other {rest.shape[1]} together"
-    ax.semilogx(lams, rest.sum(axis=1), "-", color=SKY, lw=3, label=label)
+    smooth_line(ax, lams, rest.sum(axis=1), "x", "-", color=SKY, lw=3, label=label)
+    ax.set_xscale("log")
     ax.set(xlabel=r"price $\lambda$ of a nat", ylabel="share of images served", ylim=(0, None))
     ax.legend(loc="upper left", ncols=2)
     return figure
@@ -242,8 +250,8 @@ def stalling(
         evaluations = np.arange(1, len(path) + 1)
         floored = np.maximum(path, tol / 10)
         right.loglog(evaluations, floored, label=f"Newton, {name}", **look | {"linestyle": ":"})
-    right.axhline(tol, color=BLACK, lw=0.8)
-    right.set(xlabel="evaluations of the gradient", ylabel=r"gap $\log \max_t g_t$, nats")
+    right.axhline(tol, color=BLACK, lw=0.8, label="tolerance")
+    right.set(xlabel="evaluations of the gradient", ylabel="gap, nats")
     right.set_ylim(tol / 20, 30)
     left.legend(loc="lower left")
     right.legend(loc="upper right", fontsize=8)
@@ -256,7 +264,8 @@ def closing_bounds(panels: dict[str, Pair]) -> Figure:
     figure, axes = panel_canvas(len(panels), height=3.6)
     for ax, (name, (upper, lower)) in zip(axes, panels.items()):
         steps = np.arange(1, len(upper) + 1)
-        ax.fill_between(steps, lower, upper, color=SKY, alpha=0.3, lw=0)
+        shade = {"color": SKY, "alpha": 0.3, "lw": 0, "label": "between: the least there is"}
+        ax.fill_between(steps, lower, upper, **shade)
         few = len(upper) < 50
         sides = {"upper: the gate in hand": upper, "lower: proved so far": lower}
         named_lines(ax, steps, sides, marker="o" if few else "")
@@ -265,7 +274,7 @@ def closing_bounds(panels: dict[str, Pair]) -> Figure:
     for ax in axes[1:]:
         ax.sharey(axes[0])
     axes[0].set_ylabel(r"expected loss + $\lambda$ rate")
-    axes[0].legend(loc="lower right")
+    axes[-1].legend(loc="lower right")
     return figure
 
 
@@ -301,12 +310,12 @@ def bootstrap_bands(panels: dict[str, CurveBand], full: RateDistortionCurve) -> 
     figure, axes = panel_canvas(len(panels), height=3.9)
     for ax, (name, band) in zip(axes, panels.items()):
         shade = {"alpha": 0.35, "lw": 0}
-        whole = (band.simultaneous_low, band.simultaneous_high)
-        ax.fill_between(band.rates, *whole, color=SKY, label="95%, all rates at once", **shade)
-        each = (band.low, band.high)
-        ax.fill_between(band.rates, *each, color=BLUE, label="95%, each rate", **shade)
+        whole = {"color": SKY, "label": "95%, all rates at once", **shade}
+        smooth_band(ax, band.rates, band.simultaneous_low, band.simultaneous_high, **whole)
+        each = {"color": BLUE, "label": "95%, each rate", **shade}
+        smooth_band(ax, band.rates, band.low, band.high, **each)
         lines = {"$D$ of the 2,000": band.distortion, "$D$ of all 10,000": full.upper(band.rates)}
-        named_lines(ax, band.rates, lines, marker="")
+        named_lines(ax, band.rates, lines, "", marker="")
         ax.set(xlabel="rate, nats", title=name, ylim=(0, 0.13))
     axes[0].set_ylabel("expected loss")
     axes[0].legend(fontsize=8)
@@ -318,7 +327,8 @@ def optimism_by_size(sizes: Sequence[int], sides: dict[str, Pair]) -> Figure:
     (P,))."""
     figure, axes = panel_canvas(len(sides))
     for ax, (name, (fitted, held_out)) in zip(axes, sides.items()):
-        named_lines(ax, sizes, {"the inputs fitted to": fitted, "held-out inputs": held_out})
+        sides_of = {"the inputs fitted to": fitted, "held-out inputs": held_out}
+        named_lines(ax, sizes, sides_of, "x")
         ax.axhline(0, color=BLACK, lw=1.2, label="all 10,000")
         ax.set(xscale="log", xlabel="inputs that the shares are fitted to", title=name)
         name_ticks(ax.xaxis, sizes, "{:,}")
@@ -333,10 +343,10 @@ def cost_surface(surface: AccuracyRateCost, unit: str) -> Figure:
     for price, rate, cost, loss in zip(
         surface.exchange_rates, surface.rate, surface.cost, surface.loss
     ):
-        named_lines(left, rate, {f"{price:g} loss per {unit}": loss})
-        right.semilogx(cost, loss, ms=4)
+        named_lines(left, rate, {f"{price:g} loss per {unit}": loss}, "")
+        smooth_line(right, cost, loss, "x", ms=4)
     left.set(xlabel="rate, nats", ylabel="expected loss", ylim=(0, None))
-    right.set(xlabel=f"mean cost, {unit}", ylabel="expected loss", ylim=(0, None))
+    right.set(xscale="log", xlabel=f"mean cost, {unit}", ylabel="expected loss", ylim=(0, None))
     left.legend(fontsize=8)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from expertbank.book.figures.style import (
     BLACK,
     BLUE,
     GREEN,
+    GREY,
     LINE_LOOKS,
     ORANGE,
     PINK,
@@ -21,9 +23,13 @@ from expertbank.book.figures.style import (
     Lines,
     Pair,
     canvas,
+    hatched,
     legend_below,
     named_lines,
     panel_canvas,
+    smooth_band,
+    smooth_curve,
+    smooth_line,
 )
 from expertbank.channels import bsc_distortion_rate
 from expertbank.rate_distortion import RateDistortionCurve
@@ -41,7 +47,7 @@ def gate_sharpness(
     link's capacity."""
     figure, ax = canvas(5.8, 3.4)
     ax.fill_between(sharpness, 0, rates, color=BLUE, alpha=0.35, lw=0)
-    ax.fill_between(sharpness, rates, usage, color=ORANGE, alpha=0.25, lw=0, hatch="//")
+    hatched(ax.fill_between, sharpness, rates, usage, color=ORANGE)
     ax.semilogx(sharpness, rates, "-", color=BLUE, label="rate $I(X;T)$")
     ax.semilogx(sharpness, usage, "--", color=ORANGE, label="usage entropy $H(T)$")
     top = np.log(n_experts)
@@ -59,13 +65,13 @@ def rate_estimators(
     method's mean (P,)."""
     figure, ax = canvas()
     for (name, (mean, spread)), look in zip(estimates.items(), LINE_LOOKS):
-        low, high = mean - spread, mean + spread
-        ax.fill_between(sizes, low, high, color=look["color"], alpha=0.15, lw=0)
-        ax.semilogx(sizes, mean, ms=4, label=name, **look)
+        shade = {"color": look["color"], "alpha": 0.15, "lw": 0}
+        smooth_band(ax, sizes, mean - spread, mean + spread, "x", **shade)
+        smooth_line(ax, sizes, mean, "x", ms=4, label=name, **look)
     ax.plot(sizes, predicted, "x", color=BLACK, label="exact rows, predicted mean")
     ax.axhline(truth, color=BLACK, ls=":", lw=1.2, label="$I(X;T)$")
     ax.axhline(top, color=BLACK, ls=(0, (1, 4)), lw=1.2, label="$H(T)$")
-    ax.set(xlabel="held-out inputs N", ylabel="nats", ylim=(0, 1.65 * top))
+    ax.set(xscale="log", xlabel="held-out inputs N", ylabel="nats", ylim=(0, 1.65 * top))
     ax.legend(ncols=2, loc="upper left")
     return figure
 
@@ -148,10 +154,9 @@ def cumulants(
     whole product law."""
     figure, ax = canvas()
     parabola = lams**2 / (8 * sample_size)
-    ax.plot(lams, parabola, "-", color=BLACK, label=r"$\lambda^2\sigma^2/2m$, $\sigma = 1/2$")
-    for row, style in zip(candidates, ("-", "--", "-.", ":")):
-        ax.plot(lams, row, style, color=SKY, lw=1.2)
-    ax.lines[1].set_label("one candidate")
+    ax.plot(lams, parabola, "-", color=BLACK, label=r"$\lambda²\sigma²/2m$, $\sigma = 1/2$")
+    singles = ax.plot(lams, np.transpose(candidates), "-", color=SKY, lw=1.2)
+    singles[0].set_label("one candidate")
     label = "random candidate, centred on $R(W)$"
     ax.plot(lams, centred, "--", color=BLUE, lw=2, label=label)
     ax.plot(lams, uncentred, "-.", color=RED, lw=2, label="random candidate, not centred")
@@ -172,11 +177,11 @@ def decoupling(
     looks = ((0.5, "1/2", GREEN, "--", "o"), (1, "1", RED, "-.", "s"))
     for sigma, name, color, style, marker in looks:
         parabola = lams * gap - (lams * sigma) ** 2 / (2 * sample_size)
-        label = rf"$\lambda G - \lambda^2\sigma^2/2m$, $\sigma = {name}$"
+        label = rf"$\lambda G - \lambda²\sigma²/2m$, $\sigma = {name}$"
         ax.plot(lams, parabola, style, color=color, label=label)
         peak = sample_size * gap / sigma**2
         ax.plot(peak, peak * gap / 2, marker, color=color)
-    ax.axhline(0, color=BLACK, lw=0.6)
+    ax.axhline(0, color=GREY, lw=0.6)
     ax.set(xlabel=r"$\lambda$", ylabel="nats", xlim=(lams[0], lams[-1]))
     reach = max(information, 1e-9)  # a learner may ignore its sample
     ax.set_ylim(-0.3 * reach, 1.75 * reach)
@@ -187,9 +192,10 @@ def decoupling(
 def bounds_by_alpha(alphas: ArrayLike, gaps: ArrayLike, bounds: Lines, union: float) -> Figure:
     """Exact gap (P,) and bounds name -> (P,) of a learner against alpha, with the union bound."""
     figure, ax = canvas()
-    ax.plot(alphas, gaps, lw=2, markevery=0.1, ms=4, label="gap")
-    named_lines(ax, alphas, bounds, marker="")
-    ax.axhline(union, color=BLACK, ls=":", label=r"union bound $\sqrt{\log R/2m}$")
+    curve = smooth_curve(alphas, gaps)
+    ax.plot(*curve, lw=2, markevery=0.1, ms=4, label="gap")
+    named_lines(ax, alphas, bounds, "", marker="")
+    ax.axhline(union, color=BLACK, ls=":", label=r"union bound, √($\log R/2m$)")
     ax.set(xlabel=r"$\alpha$", ylabel="risk", xlim=(0, 1), ylim=(0, None))
     ax.legend(loc="upper left")
     return figure
@@ -210,10 +216,10 @@ def alpha_plane(curve: AlphaCurve, marked: Sequence[float] = (0, 0.3, 0.5, 0.7, 
         bound = sigma * np.sqrt(2 * line / curve.sample_size)
         ax.plot(line, bound, style, color=BLACK, lw=1.3, label=rf"bound, $\sigma$ = {name}")
     test = {"color": ORANGE, "mfc": "white", "label": "separate test set"}
-    ax.plot(curve.information, curve.test_gap, "s:", ms=5, **test)
+    smooth_line(ax, curve.information, curve.test_gap, style="s:", ms=5, **test)
     pool = {"color": BLUE, "label": "pool as exact population"}
-    error = 2 * curve.gap_error
-    ax.errorbar(curve.information, curve.gap, error, fmt="o-", ms=5, **pool)
+    smooth_line(ax, curve.information, curve.gap, style="o-", ms=5, **pool)
+    ax.errorbar(curve.information, curve.gap, 2 * curve.gap_error, fmt="none", ecolor=BLUE)
     for alpha in marked:
         i = int(np.abs(curve.alphas - alpha).argmin())
         place = (curve.information[i], curve.gap[i])
@@ -242,7 +248,7 @@ def alpha_grid(curves: dict[tuple[int, int, int, int], AlphaCurve]) -> Figure:
         for (dimension, _, k, size), curve in curves.items():
             seen = (curve.information > 0) & (curve.gap > 0)
             if size == m and seen.any():
-                place = (curve.information[seen], curve.gap[seen])
+                place = smooth_curve(curve.information[seen], curve.gap[seen], "xy")
                 ax.loglog(*place, styles[k], color=colours[dimension], lw=1.2)
         ax.set(title=f"m = {m}", xlabel="$I(S;W)$ (nats)", xlim=(1e-3, 6), ylim=(3e-5, 0.5))
     for ax in axes[::2]:
@@ -283,20 +289,20 @@ def bsc_plane(
     for sigma, look, name in ((1, "^--", "1"), (0.5, "v:", "1/2")):
         bound = curve + sigma * np.sqrt(2 * information / sample_size)
         label = rf"(13), $\sigma$ = {name}"
-        ax.plot(rate, bound, look, color=RED, mfc="white", lw=1, label=label)
+        smooth_line(ax, rate, bound, style=look, color=RED, mfc="white", lw=1, label=label)
     if sampled:
         rates = [point.rate for point in sampled]
         risks = [point.risk for point in sampled]
         ax.plot(rates, risks, "x", color=GREEN, label="mean risk, Monte Carlo")
     above = risk > curve + np.sqrt(2 * information / sample_size)
     ax.plot(rate[~above], risk[~above], "o", color=BLUE, label="mean risk, below (13)")
-    over = {"color": ORANGE, "mec": BLACK, "label": "mean risk, above (13)"}
+    over: Any = {"color": ORANGE, "mec": BLACK, "label": "mean risk, above (13)"}
     ax.plot(rate[above], risk[above], "D", **over)
     for beta, x, y in zip(betas, rate, risk):
         if beta in marked:
             name = rf"$\beta$ = {beta:g}"
             ax.annotate(name, (x, y), (7, 3), textcoords="offset points", fontsize=9)
-    ax.set(xlabel="mean gating rate $R_g$ (nats)", ylabel="mean risk")
+    ax.set(xlabel="mean gating rate (nats)", ylabel="mean risk")
     legend_below(figure, 3)
     return figure
 
@@ -313,10 +319,11 @@ def bsc_information(
     estimate = np.array([point.information for point in sampled])
     error = np.array([point.information_error for point in sampled])
     left.axhline(ceiling, color=BLACK, ls=":", lw=1, label="log of the number of candidates")
-    left.semilogx(betas, truth, "-", color=BLUE, lw=1.8, label="exact sum over $K$")
+    whole = {"color": BLUE, "lw": 1.8, "label": "exact sum over $K$"}
+    smooth_line(left, betas, truth, "x", "-", **whole)
     measured = {"color": RED, "capsize": 3, "label": "Monte Carlo, ±2 errors"}
     left.errorbar(betas, estimate, 2 * error, fmt="x", **measured)
-    left.set(xlabel=r"inverse temperature $\beta$", ylabel="$I(S;W)$ (nats)")
+    left.set(xscale="log", xlabel=r"inverse temperature $\beta$", ylabel="$I(S;W)$ (nats)")
     left.legend(loc="upper left", bbox_to_anchor=(0, 0.93))
     right.axhspan(-2, 2, color=SKY, alpha=0.2, lw=0)
     right.axhline(0, color=BLUE, lw=1.8)
@@ -337,9 +344,9 @@ def bsc_terms(betas: ArrayLike, settings: dict[str, tuple[int, list[BscSelection
         excess = np.array([point.excess for point in points])
         information = np.array([point.information for point in points])
         term = np.sqrt(2 * information / sample_size)
-        label = "excess of the mean risk over $D(R_g)$"
+        label = "excess of the mean risk over $D$"
         ax.loglog(betas, excess, "-", color=BLUE, lw=1.8, label=label)
-        label = r"$\sqrt{2I/m}$, the term in (13)"
+        label = "√($2I/m$), the term in (13)"
         ax.loglog(betas, term, "--", color=RED, lw=1.4, label=label)
         label = r"the same with $\sigma$ = 1/2"
         ax.loglog(betas, term / 2, ":", color=RED, lw=1.4, label=label)

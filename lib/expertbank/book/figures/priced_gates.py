@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,16 +14,21 @@ from expertbank.book.figures.style import (
     BLACK,
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
+    PALE,
     PINK,
     RED,
     SKY,
     Pair,
     canvas,
     draw_tiles,
+    hatched,
     legend_below,
     named_lines,
     panel_canvas,
+    smooth_band,
+    smooth_line,
 )
 from expertbank.gates import Distance
 from expertbank.theorem2 import Theorem2Terms
@@ -65,7 +71,7 @@ def minibatch_biases(
     predicted, corrected."""
     figure, ax = canvas(height=3.4)
     ax.semilogx(sizes, own, "o", color=RED, label="batch's own marginal")
-    ax.semilogx(sizes, predicted, "--", color=RED, label="predicted by the delta method")
+    smooth_line(ax, sizes, predicted, "x", "--", color=RED, label="predicted by the delta method")
     ax.semilogx(sizes, running, "s", color=BLUE, label="fixed marginal of the gate")
     ax.axhline(truth, color=BLACK, lw=1.2, label="all inputs at once")
     ax.set(xlabel="batch size B", ylabel="mean estimate of $I(X;T)$, nats")
@@ -85,7 +91,7 @@ def distance_terms(lams: Sequence[float], panels: dict[str, Distance]) -> Figure
         }
         up, down = np.zeros((2, len(lams)))
         for name, (height, color, hatch) in terms.items():
-            look = {"color": color, "hatch": hatch, "edgecolor": "white", "label": name}
+            look: Any = {"color": color, "hatch": hatch, "edgecolor": "white", "label": name}
             ax.bar(places, height, bottom=np.where(height >= 0, up, down), **look)
             up = up + np.maximum(height, 0)
             down = down + np.minimum(height, 0)
@@ -104,7 +110,7 @@ def gaps_by_rate(panels: dict[str, dict[str, Pair]]) -> Figure:
         for family, places in families.items():
             color, marker = FAMILY_LOOKS[family]
             ax.plot(*places, marker, color=color, ms=5, label=family)
-        ax.axhline(0, color=BLACK, lw=0.8)
+        ax.axhline(0, color=GREY, lw=0.8)
         ax.set(title=title, xlabel="rate $I(X;T)$ on training inputs, nats")
     axes[0].set_ylabel("held-out less training loss")
     axes[0].legend()
@@ -134,17 +140,20 @@ def against_limits(panels: list[dict], width: float = 7.8) -> Figure:
     """Panels of measured lines and limits: dict of x, xlabel, ylabel, limits and measured, name ->
     (P,) or a constant.
 
-    Options: title, log (the x axis), ylim, bands: name -> (low, high), shaded.
+    Options: title, log (the x axis), ylim, bands: name -> (low, high), shaded; `straight` joins the
+    measured points by chords, where these mean something.
     """
     figure, axes = panel_canvas(len(panels), width=width, height=4.6)
     for panel, ax in zip(panels, axes):
+        log = "x" if panel.get("log") else ""
         for name, (low, high) in panel.get("bands", {}).items():
-            ax.fill_between(panel["x"], low, high, color="0.5", alpha=0.3, lw=0, label=name)
+            shade = {"color": GREY, "alpha": 0.3, "lw": 0, "label": name}
+            smooth_band(ax, panel["x"], low, high, log, **shade)
         for (name, values), style in zip(panel["limits"].items(), ("-", "--", ":", "-.")):
-            constant = np.broadcast_to(values, np.shape(panel["x"]))
-            ax.plot(panel["x"], constant, style, color=BLACK, lw=1.3, label=name)
-        named_lines(ax, panel["x"], panel["measured"], lw=1.2, ls="-")
-        if panel.get("log"):
+            smooth_line(ax, panel["x"], values, log, style, color=BLACK, lw=1.3, label=name)
+        curved = None if panel.get("straight") else log
+        named_lines(ax, panel["x"], panel["measured"], curved, lw=1.2, ls="-")
+        if log:
             ax.set_xscale("log")
         ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], ylim=panel.get("ylim"))
         ax.set_title(panel.get("title", ""))
@@ -161,15 +170,16 @@ def theorem2_sides(terms: dict[str, Theorem2Terms], ceilings: dict[str, float]) 
     figure, axes = panel_canvas(len(terms), height=4.2)
     for (name, term), ax in zip(terms.items(), axes):
         alpha = term.parameter
-        shade = {"color": ORANGE, "alpha": 0.25, "lw": 0, "hatch": "//", "label": r"$\delta_m$"}
-        ax.fill_between(alpha, term.distortion, term.train_risk, **shade)
-        ax.plot(alpha, term.bound(1), "--", color=RED, label=r"right side of (10), $\sigma=1$")
-        ax.plot(alpha, term.bound(), "-", color=RED, label=r"right side of (10), $\sigma=1/2$")
+        shade = {"color": ORANGE, "label": "δ of (8)"}
+        hatched(ax.fill_between, alpha, term.distortion, term.train_risk, **shade)
+        smooth_line(ax, alpha, term.bound(1), style="--", color=RED, label="right side, σ = 1")
+        smooth_line(ax, alpha, term.bound(), style="-", color=RED, label="right side, σ = 1/2")
         ax.axhline(ceilings[name], color=BLACK, ls=":", label="$D(0)$: best single expert")
-        ax.plot(alpha, term.population_risk, "o-", color=BLUE, ms=3, label=r"$\mathrm{E}\,R(W)$")
-        ax.plot(alpha, term.train_risk, "-.", color=BLUE, label=r"$\mathrm{E}\,R_S(W)$")
-        frontier = {"color": GREEN, "ls": (0, (6, 2)), "label": r"$\mathrm{E}\,D(I_W)$"}
-        ax.plot(alpha, term.distortion, marker="", **frontier)
+        risk = {"color": BLUE, "ms": 3, "label": "risk of the selected gate"}
+        smooth_line(ax, alpha, term.population_risk, style="o-", **risk)
+        smooth_line(ax, alpha, term.train_risk, style="-.", color=BLUE, label="its training risk")
+        frontier = {"color": GREEN, "ls": (0, (6, 2)), "label": "$D$ at its rate"}
+        smooth_line(ax, alpha, term.distortion, marker="", **frontier)
         ax.set(xlabel=r"$\alpha$", ylim=(0, None), title=name)
     axes[0].set_ylabel("loss")
     legend_below(figure, 3)
@@ -182,7 +192,7 @@ def theorem2_region(
     """Where (10) certifies that routing helps: name -> 0 nowhere, 1 with sigma = 1/2, 2 also with
     sigma = 1, (m, A)."""
     figure, axes = panel_canvas(len(levels), height=3.4)
-    shades = {"no": "#F2F2F2", r"with $\sigma=1/2$": SKY, r"also with $\sigma=1$": BLUE}
+    shades = {"no": PALE, r"with $\sigma=1/2$": SKY, r"also with $\sigma=1$": BLUE}
     for (name, level), ax in zip(levels.items(), axes):
         for value, shade in enumerate(shades.values()):
             for row, column in np.argwhere(level == value):
@@ -207,7 +217,7 @@ def theorem2_split(rows: dict[str, tuple[float, float, float, float]]) -> Figure
     gap)."""
     figure, ax = canvas(7.8, 0.5 * len(rows) + 1.3)
     looks = {
-        r"$\mathrm{E}\,D(I_W)$": (GREEN, ""),
+        "$D$ at its rate": (GREEN, ""),
         "bracket: best known that sees $x$": (ORANGE, "//"),
         "not learned or not selected": (SKY, ".."),
     }
@@ -218,11 +228,11 @@ def theorem2_split(rows: dict[str, tuple[float, float, float, float]]) -> Figure
         ax.barh(list(rows), values, left=left, label=label, **look)
         left = left + values
     train_risk = left - parts[:, 3]
-    tick = {"color": BLACK, "ms": 22, "mew": 2, "label": r"$\mathrm{E}\,R_S(W)$"}
+    tick = {"color": BLACK, "ms": 22, "mew": 2, "label": "training risk"}
     ax.plot(train_risk, np.arange(len(rows)), "|", **tick)
     ax.invert_yaxis()
     ax.set_xlabel("loss")
-    legend_below(figure, 4)
+    legend_below(figure, 2)
     return figure
 
 
@@ -234,8 +244,11 @@ def information_and_gap(panels: dict[str, dict[str, tuple]]) -> Figure:
     for (name, lines), ax in zip(panels.items(), axes):
         for label, (information, gap, joined) in lines.items():
             color, marker, style = looks[label]
-            stroke = style if joined else ""
-            ax.plot(information, gap, marker + stroke, color=color, ms=4, label=label)
+            look = {"color": color, "ms": 4, "label": label}
+            if joined:
+                smooth_line(ax, information, gap, style=marker + style, **look)
+            else:
+                ax.plot(information, gap, marker, **look)
         ax.set(xlabel="$I(S;W)$ in nats", ylim=(0, None))
         ax.set_title(name, fontsize=9)
     axes[0].set_ylabel("gap $G$")

@@ -18,9 +18,11 @@ from expertbank.book.figures.style import (
     RED,
     Pair,
     draw_tiles,
+    hatched,
     legend_below,
     name_ticks,
     panel_canvas,
+    smooth_line,
 )
 from expertbank.routers.report import LayerReport
 
@@ -54,8 +56,8 @@ def domain_information_by_size(
         null = np.array([[layer.null_mean, layer.null_high] for layer in layers], dtype=float)
         mean, high = null.T
         ax.loglog(sizes, mean, "s--", color=ORANGE, ms=4, label="mean of the null")
-        shade = {"color": ORANGE, "alpha": 0.35, "lw": 0, "hatch": "//"}
-        ax.fill_between(sizes, mean, high, label="to what p = .05 needs", **shade)
+        needed = {"color": ORANGE, "label": "to what p = .05 needs"}
+        hatched(ax.fill_between, sizes, mean, high, **needed)
         bias = [layer.domain_bias for layer in layers]
         ax.loglog(sizes, bias, ":", color=BLACK, label="Miller–Madow")
         ax.set(ylabel="nats", title=name, ylim=(1e-3, 2))
@@ -91,7 +93,9 @@ def scope_caps(
     upper.set(xlabel=r"cap $\log E - H(T|\mathrm{Seq})$, nats", ylabel="$I(D;T)$, nats")
     upper.set(xlim=(0, end), ylim=(0, end))
     upper.legend(ncols=2)
-    lower.semilogx(scopes, limit, "-", color=BLACK, lw=1, base=2, label="limit at perfect balance")
+    perfect = {"color": BLACK, "lw": 1, "label": "limit at perfect balance"}
+    smooth_line(lower, scopes, limit, "x", "-", **perfect)
+    lower.set_xscale("log", base=2)
     for method, (where, values) in by_scope.items():
         lower.plot(where, values, label=method, **METHOD_LOOKS[method] | OPEN)
     lower.set(xlabel="scope of balancing, sequences", ylabel="$I(D;T)$, nats", ylim=(0, None))

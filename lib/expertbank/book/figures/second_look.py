@@ -13,17 +13,21 @@ from expertbank.book.figures.style import (
     BLACK,
     BLUE,
     GREEN,
+    GREY,
     LINE_LOOKS,
     ORANGE,
     PINK,
     RED,
-    REPORTED,
     SKY,
     Pair,
     canvas,
+    hatched,
     legend_below,
     name_ticks,
     panel_canvas,
+    smooth_band,
+    smooth_curve,
+    smooth_line,
 )
 
 # --- chapter 9: how sure are we? ---
@@ -86,8 +90,11 @@ def estimator_biases(sizes: Sequence[int], panels: dict[str, tuple]) -> Figure:
     plug-in bias (P,))."""
     figure, axes = panel_canvas(len(panels), height=3.6)
     for ax, (title, (errors, predicted)) in zip(axes, panels.items()):
-        ax.axhline(0, color=BLACK, lw=0.8)
-        ax.semilogx(sizes, predicted, ":", color=BLACK, lw=1.4, label="plug-in, predicted")
+        ax.axhline(0, color=GREY, lw=0.8)
+        # it falls nearly like a power of M, unless it is nothing at all
+        line = np.array(sizes), np.abs(predicted)
+        places, below = smooth_curve(*line, "xy") if np.all(predicted) else line
+        ax.semilogx(places, -below, ":", color=BLACK, lw=1.4, label="plug-in, predicted")
         for k, (name, error) in enumerate(errors.items()):
             noise = 2 * error.std(axis=1) / np.sqrt(error.shape[1])
             beside = np.array(sizes) * 1.06 ** (k - 1.5)
@@ -127,7 +134,7 @@ def interval_in_context(
     """P2's interval (low, high) as a band; rows of the axis: name -> values (K,) as ticks, or (low,
     value, high), at one alpha."""
     figure, ax = canvas(7.4, 2.9)
-    ax.axvspan(*reported, label="95 % interval reported in P2", **REPORTED)
+    hatched(ax.axvspan, *reported, color=SKY, label="95 % interval reported in P2")
     for row, (values, color) in enumerate(zip(rows.values(), (BLUE, RED, BLACK, GREEN))):
         if len(values) == 3:
             low, value, high = values
@@ -149,13 +156,13 @@ def rules_plane(found: dict[str, dict[int, tuple]], labelled: str) -> Figure:
     (P,)))."""
     figure, ax = canvas(7.6, 5.6)
     ends = np.array([2e-6, 0.12])
-    ax.loglog(ends, np.sqrt(ends / 2), "-", color=BLACK, lw=1.6, label=r"bound $\sqrt{I/(2m)}$")
+    ax.loglog(ends, np.sqrt(ends / 2), "-", color=BLACK, lw=1.6, label="bound, √($I/2m$)")
     for (rule, by_size), look in zip(found.items(), LINE_LOOKS):
         line = look | {"linestyle": "-", "ms": 5, "lw": 0.8, "alpha": 0.85}
         ax.plot([], [], label=rule, **line)
         for m, (information, gap) in by_size.items():
             seen = (information > 1e-3) & (gap > 0)
-            ax.loglog(information[seen] / m, gap[seen], **line)
+            smooth_line(ax, information[seen] / m, gap[seen], "xy", **line)
             if rule == labelled:
                 end = (information[seen][-1] / m, gap[seen][-1])
                 place = {"xytext": (14, -26), "textcoords": "offset points"}
@@ -172,13 +179,15 @@ def rules_at_one_size(panels: dict[str, tuple]) -> Figure:
     figure, axes = panel_canvas(len(panels), height=4.4)
     for ax, (title, (m, found, (rate, largest))) in zip(axes, panels.items()):
         top = 1.3 * largest.max()
-        ax.fill_between(rate, largest, top, color=BLACK, alpha=0.1, lw=0)
-        ax.plot(rate, largest, "-", color=BLACK, lw=1.8, label="largest gap of any rule")
+        shade = {"color": BLACK, "alpha": 0.1, "lw": 0, "label": "no rule reaches this"}
+        smooth_band(ax, rate, largest, top, **shade)
+        frontier = {"color": BLACK, "lw": 1.8, "label": "largest gap of any rule"}
+        smooth_line(ax, rate, largest, style="-", **frontier)
         span = np.linspace(0, rate.max(), 200)
         bound = np.sqrt(span / (2 * m))
-        ax.plot(span, bound, "--", color=BLACK, lw=1.2, label=r"bound $\sqrt{I/(2m)}$")
+        ax.plot(span, bound, "--", color=BLACK, lw=1.2, label="bound, √($I/2m$)")
         for rule, (information, gap) in found.items():
-            ax.plot(information, gap, ls="-", ms=5, lw=0.8, label=rule)
+            smooth_line(ax, information, gap, ls="-", ms=5, lw=0.8, label=rule)
         ax.set(title=title, xlabel="$I(S;W)$ (nats)")
         ax.set_ylim(min(0, -0.05 * largest.max()), top)
     axes[0].set_ylabel("mean gap $G$")
@@ -204,7 +213,8 @@ def bound_ratios(alphas: np.ndarray, ratios: dict[str, np.ndarray]) -> Figure:
     for (name, values), (color, marker, style), height in zip(
         ratios.items(), looks, np.exp(heights)
     ):
-        ax.plot(alphas, values, marker + style, color=color, lw=1.3, ms=4.5, clip_on=False)
+        look = {"color": color, "lw": 1.3, "ms": 4.5, "clip_on": False}
+        smooth_line(ax, alphas, values, "y", marker + style, **look)
         place = {"xytext": (1.05, height), "textcoords": "data", "va": "center", "fontsize": 9}
         line = {"arrowstyle": "-", "lw": 0.6, "color": color, "shrinkA": 1, "shrinkB": 4}
         ax.annotate(name, (1, values[-1]), arrowprops=line, **place)

@@ -1,24 +1,27 @@
 """The book's style, and what its figures have in common.
 
-`book.mplstyle` holds the look. Its property cycle gives a line without a format the next colour,
+`book.mplstyle` holds the look. The property cycle gives a line without a format the next colour,
 stroke and marker. A line with a format and a colour of its own leaves the cycle where it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from scipy.interpolate import PchipInterpolator
 
 from expertbank.book.figures.vector import BookFigure
+from expertbank.book.palette import LIGHT
 
 # two arrays over one axis, and lines by name
 Pair = tuple[np.ndarray, np.ndarray]
@@ -27,11 +30,19 @@ Lines = Mapping[str, ArrayLike]
 BOOK_STYLE = matplotlib.rc_params_from_file(
     Path(__file__).with_name("book.mplstyle"), use_default_template=False
 )
+# colours are told apart by lightness in print too; a line differs from the next in its stroke and
+# its marker as well
+CYCLE = [LIGHT[name] for name in ("blue", "red", "green", "pink", "orange", "ink", "sky")]
+BLUE, RED, GREEN, PINK, ORANGE, BLACK, SKY = CYCLE
+BOOK_STYLE["axes.prop_cycle"] = (
+    cycler(color=CYCLE)
+    + cycler(linestyle=["-", "--", "-.", ":", "-", "--", "-."])
+    + cycler(marker=["o", "s", "^", "D", "v", "P", "*"])
+)
 # for artists that share one look; each is a dict of colour, stroke and marker
 LINE_LOOKS = list(BOOK_STYLE["axes.prop_cycle"])
-BLUE, RED, GREEN, PINK, ORANGE, BLACK, SKY = (look["color"] for look in LINE_LOOKS)
-# a range that a paper reports
-REPORTED = {"color": SKY, "alpha": 0.3, "lw": 0, "hatch": "//"}
+GREY = LIGHT["grey"]
+PALE = LIGHT["light"]
 
 
 def panel_canvas(
@@ -56,12 +67,71 @@ def canvas(width: float = 6.6, height: float = 3.8) -> tuple[BookFigure, Axes]:
     return figure, ax
 
 
-def named_lines(ax: Axes, x: ArrayLike, lines: Lines, **look) -> None:
+def named_lines(ax: Axes, x: ArrayLike, lines: Lines, curved: str | None = None, **look) -> None:
     """A line over x (P,) for each name -> values (P,) or a constant, in the next look of the
-    cycle; `look` replaces part of it."""
+    cycle; `look` replaces part of it.
+
+    Where `curved` is given it is a smooth curve, as `smooth_line` draws it.
+    """
     look = {"ms": 4, **look}
     for name, values in lines.items():
-        ax.plot(x, np.broadcast_to(values, np.shape(x)), label=name, **look)
+        if curved is None:
+            ax.plot(x, np.broadcast_to(values, np.shape(x)), label=name, **look)
+        else:
+            smooth_line(ax, x, values, curved, label=name, **look)
+
+
+def smooth_curve(
+    x: ArrayLike, y: ArrayLike, logarithmic: str = "", parts: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth curve through P points, in their order, as `parts` pieces between two of them.
+
+    Both coordinates are monotone cubics of the place in the order, so that the curve does not
+    overshoot, and points on a straight line give a straight line. `logarithmic` names axes, "x",
+    "y" or "xy", on whose logarithm the cubics are taken.
+
+    >>> x, y = smooth_curve([0, 1, 4], [0, 2, 8], parts=2)
+    >>> bool(np.allclose(y, 2 * x)), x[::2].tolist()
+    (True, [0.0, 1.0, 4.0])
+    """
+    points = np.array([x, np.broadcast_to(y, np.shape(x))], dtype=float)
+    n_points = points.shape[1]
+    if n_points < 3:
+        return points[0], points[1]
+    rows = ["xy".index(name) for name in logarithmic]
+    points[rows] = np.log(points[rows])
+    fine = np.linspace(0, n_points - 1, parts * (n_points - 1) + 1)
+    curve = PchipInterpolator(np.arange(n_points), points, axis=1)(fine)
+    curve[rows] = np.exp(curve[rows])
+    return curve[0], curve[1]
+
+
+def smooth_line(
+    ax: Axes, x: ArrayLike, y: ArrayLike, logarithmic: str = "", style: str = "", **look
+) -> None:
+    """A smooth curve through points (P,), with markers at the points."""
+    parts = 12
+    curve = smooth_curve(x, y, logarithmic, parts)
+    every = parts if len(curve[0]) > np.size(x) else 1
+    # an empty format would say a second time what `look` says
+    formats = [style] if style else []
+    ax.plot(*curve, *formats, markevery=every, **look)
+
+
+def smooth_band(
+    ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, logarithmic: str = "", **look
+) -> None:
+    """What lies between two smooth curves over x (P,); `logarithmic` is "x" or nothing."""
+    places, bottom = smooth_curve(x, low, logarithmic)
+    _, top = smooth_curve(x, high, logarithmic)
+    ax.fill_between(places, bottom, top, **look)
+
+
+def hatched(draw: Callable, *place: Any, color: str, label: str | None = None) -> None:
+    """A shade with lines over it, which stay to be seen where the shade is faint; `draw` is a
+    method of axes that fills the `place`."""
+    draw(*place, color=color, alpha=0.25, lw=0)
+    draw(*place, fc="none", ec=color, hatch="//", lw=0, label=label)
 
 
 def draw_tiles(

@@ -21,24 +21,18 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Formatter, LogFormatterMathtext, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
+
+from expertbank.book.palette import LIGHT
 
 NARROW_WIDTH = 3.6  # inches: the text of a phone, 390 pixels wide less its margins
 NARROW_LETTERS = 8.6  # points: 11.5 pixels
 DESK_WIDTH = 670  # pixels that a page at a desk gives a figure
 LEAST_LETTERS = 11  # pixels
 LABEL_LENGTH = 38  # letters of a label that fit beside each other on a phone
-NAMED = {
-    "#0072b2": "blue",
-    "#d55e00": "red",
-    "#009e73": "green",
-    "#cc79a7": "pink",
-    "#e69f00": "orange",
-    "#56b4e9": "sky",
-    "#000000": "ink",
-    "#ffffff": "paper",
-}
+# what the palette calls a colour; black is what Matplotlib writes in
+NAMED = {colour: name for name, colour in LIGHT.items()} | {"#000000": "ink"}
 SVG_STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "expertbank",
@@ -61,18 +55,81 @@ class BookFigure(Figure):
 
 def both_forms(figure: Figure) -> str:
     """The wide form as SVG, which holds the narrow one, escaped, in its metadata."""
+    _write_powers(figure)
     _raise_letters(figure)
     wide = themed_svg(figure, "wide")
     narrow = themed_svg(narrowed(figure), "narrow")
+    _refuse_small(wide, _pixels(figure))
+    _refuse_small(narrow, 4 / 3)
     return wide.replace("</svg>", f"<metadata>{html.escape(narrow)}</metadata></svg>")
+
+
+class PlainPowers(Formatter):
+    """The numbers of a logarithmic axis as `inner` has them, powers as text: 10⁻³.
+
+    A formula would set exponents too small to read, and in places that other fonts do not fit.
+    """
+
+    def __init__(self, inner: Formatter) -> None:
+        self.inner = inner
+
+    def set_axis(self, axis: Any) -> None:
+        super().set_axis(axis)
+        self.inner.set_axis(axis)
+
+    def set_locs(self, locs: Any) -> None:
+        self.inner.set_locs(locs)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return plain_power(self.inner(x, pos))
+
+
+def plain_power(formula: str) -> str:
+    """A number in Matplotlib's formula as text.
+
+    >>> plain_power(r"$\\mathdefault{2\\times10^{-3}}$")
+    '2×10⁻³'
+    """
+    text = formula.replace(r"\mathdefault", "").replace(r"\times", "×").replace("$", "")
+    raised = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    text = re.sub(r"\^\{([^}]*)\}", lambda power: power[1].translate(raised), text)
+    return text.strip("{}")
+
+
+def _write_powers(figure: Figure) -> None:
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(PlainPowers(axis.get_major_formatter()))
+            if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+                axis.set_minor_formatter(PlainPowers(axis.get_minor_formatter()))
+
+
+def _pixels(figure: Figure) -> float:
+    """Pixels of a point where the page shows the wide form."""
+    return min(4 / 3, DESK_WIDTH / (72 * figure.get_figwidth()))
 
 
 def _raise_letters(figure: Figure) -> None:
     """No letters too small to read where the page shows the wide form smaller than it is."""
-    pixels = min(4 / 3, DESK_WIDTH / (72 * figure.get_figwidth()))  # of a point
+    least = LEAST_LETTERS / _pixels(figure)
     for found in figure.findobj(Text):
         text = cast(Text, found)
-        text.set_fontsize(max(text.get_fontsize(), LEAST_LETTERS / pixels))
+        text.set_fontsize(max(text.get_fontsize(), least))
+        if r"\sqrt" in text.get_text():
+            # in another font than ours the bar leaves its sign
+            raise ValueError(f"{text.get_text()!r} has a root with a bar; write √(...) as text")
+
+
+def _refuse_small(svg: str, pixels: float) -> None:
+    """Raise ValueError for a letter too small to read, as an index of a formula is."""
+    for style, letters in re.findall(r'<t(?:ext|span)\b[^>]*style="([^"]*)"[^>]*>([^<]+)<', svg):
+        size = re.search(r"font(?:-size)?: (?:[a-z]+ )*([\d.]+)px", style)
+        if size is not None and letters.strip() and float(size[1]) * pixels < LEAST_LETTERS - 0.05:
+            raise ValueError(
+                f"{html.unescape(letters)!r} in a figure has {float(size[1]) * pixels:.1f} pixels; "
+                f"at least {LEAST_LETTERS} are allowed: write an index or a power as text"
+            )
 
 
 def themed_svg(figure: Figure, form: str) -> str:
@@ -89,7 +146,7 @@ def themed_svg(figure: Figure, form: str) -> str:
     head = (
         f'<svg class="{form}" viewBox="0 0 {width:g} {height:g}" width="{4 * width / 3:.0f}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        'style="fill: var(--fig-ink, #000000); background: var(--fig-ground, #ffffff)">'
+        'style="fill: var(--book-ink, #000000); background: var(--book-ground, #ffffff)">'
     )
     return head + text[text.index(">") + 1 :].strip()
 
@@ -108,7 +165,7 @@ def _variable(colour: str) -> str:
         name = "light" if int(colour[1:3], 16) > 0xA0 else "grey"
     if name is None:
         return colour
-    return f"var(--fig-{name}, {colour})"
+    return f"var(--book-{name}, {colour})"
 
 
 def _own_ids(text: str, form: str) -> str:

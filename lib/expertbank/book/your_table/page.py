@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from expertbank._files import write_atomically
 from expertbank.book.explorers.explorer import Explorer
 from expertbank.book.explorers.grid import as_html
+from expertbank.book.palette import style_sheet
 from expertbank.book.your_table.scenes import explore_choice, explore_curve, facts
 
 FRAME = Path(__file__).with_name("page.html")
@@ -51,7 +52,7 @@ def write_page(
     parts += map(_table, tables)
     page = string.Template(FRAME.read_text()).substitute(
         title=escape(title),
-        style=(DRAWING / "explorer.css").read_text(),
+        style=style_sheet() + (DRAWING / "explorer.css").read_text(),
         body="\n".join(parts),
         script=SCRIPT.read_text().replace("</script", "<\\/script"),
     )
