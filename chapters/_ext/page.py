@@ -1,5 +1,5 @@
-"""What the theme leaves open on pages: formulas in what the search shows, and an error page that
-finds its styles wherever the site is served."""
+"""What the theme leaves open on pages: the picture before the parameters, formulas in what the
+search shows, and an error page that finds its styles wherever the site is served."""
 
 from __future__ import annotations
 
@@ -33,6 +33,30 @@ addEventListener("DOMContentLoaded", () => {
   }
 });
 """
+
+
+def picture_first(app, doctree):
+    """A chapter sets its parameters before it draws; a page shows them, and what to try with them,
+    below the picture and the numbers that it opens with."""
+    tried = next((node for node in doctree.findall(nodes.paragraph) if _is_hint(node)), None)
+    short = next((node for node in doctree.findall(nodes.admonition) if _is_short(node)), None)
+    if tried is None or short is None or tried.parent is not short.parent:
+        return
+    section = tried.parent
+    hint = section.index(tried)
+    if hint < section.index(short):
+        moved = section[hint - 1 : hint + 1]
+        del section[hint - 1 : hint + 1]
+        below = section.index(short) + 1
+        section[below:below] = moved
+
+
+def _is_hint(paragraph: nodes.paragraph) -> bool:
+    return paragraph.astext().startswith("Try this:")
+
+
+def _is_short(box: nodes.admonition) -> bool:
+    return box[0].astext() == "In short"
 
 
 def quote_formulas(app, pagename, templatename, context, doctree):
@@ -71,6 +95,7 @@ def depart_citation(self, node):
 
 def setup(app):
     app.add_node(nodes.citation, override=True, html=(visit_citation, depart_citation))
+    app.connect("doctree-read", picture_first)
     app.connect("html-page-context", quote_formulas)
     app.connect("build-finished", settle_error_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
