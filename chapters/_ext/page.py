@@ -45,8 +45,10 @@ def picture_first(app, doctree):
     section = tried.parent
     hint = section.index(tried)
     if hint < section.index(short):
-        moved = section[hint - 1 : hint + 1]
-        del section[hint - 1 : hint + 1]
+        # the parameters, and the imports before them
+        first = hint - 2 if "cell" in section[hint - 2].get("classes", []) else hint - 1
+        moved = section[first : hint + 1]
+        del section[first : hint + 1]
         below = section.index(short) + 1
         section[below:below] = moved
 
