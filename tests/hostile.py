@@ -1,7 +1,7 @@
 """Good files of every kind that the library reads, mutants of them, and what may come of reading
 one: finite numbers, or one line.
 
-    python tests/hostile.py FOLDER N_MUTANTS [SEED]
+    python tests/hostile.py FOLDER N_MUTANTS [SEED] [COMMAND]
 
 prints counts and failures as JSON, and keeps what failed in FOLDER/failed. It runs in a process of
 its own, so that memory can be limited: a reader that asks for gigabytes fails, whatever it makes of
@@ -10,6 +10,7 @@ the refusal.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import io
@@ -70,7 +71,9 @@ def read_routing_file(path: Path) -> list[float]:
 
     # saved statistics know how many experts there are
     n_experts = None if "statistics" in path.parent.name else N_EXPERTS
-    report = routing_report(statistics_of(path, n_experts=n_experts), relabellings=5)
+    n_chosen = 2 if "sglang-http" in path.parent.name else None  # not in the file
+    counted = statistics_of(path, n_experts=n_experts, n_chosen=n_chosen)
+    report = routing_report(counted, relabellings=5)
     layers = [dataclasses.asdict(layer) for layer in report.layers]
     return [value for layer in layers for value in layer.values() if isinstance(value, float)]
 
@@ -164,9 +167,12 @@ def routing(folder: Path, rng: np.random.Generator) -> list[Sample]:
     several = place(folder, "vllm-several", "routes.npz")
     np.savez(several, a=np.stack([chosen] * 2, axis=1), b=np.stack([chosen] * 2, axis=1))
     files = [rows, stacked, one, several, *routing_parquet(folder, arrays)]
-    files += sglang(folder, rng, chosen)
+    files += [*sglang(folder, rng, chosen), *responses(folder, chosen), *trainers(folder, chosen)]
     options = ("--experts", str(N_EXPERTS))
-    found = [Sample(path, read_routing_file, ("routes", "report"), options) for path in files]
+    found = []
+    for path in files:
+        more = ("--chosen", "2") if "sglang-http" in path.parent.name else ()
+        found.append(Sample(path, read_routing_file, ("routes", "report"), (*options, *more)))
     saved = statistics(folder, arrays, probabilities[0])
     return found + [Sample(path, read_routing_file, ("routes", "report")) for path in saved]
 
@@ -196,6 +202,54 @@ def sglang(folder: Path, rng: np.random.Generator, chosen: np.ndarray) -> list[P
         files.append(place(folder, f"sglang-{kind}", "dump.pt"))
         torch.save(dump, files[-1])
     return files
+
+
+def responses(folder: Path, chosen: np.ndarray) -> list[Path]:
+    """Of two servers, with domains; and of vLLM 0.21 offline."""
+    ids = np.stack([chosen, chosen[::-1]], axis=1)
+    file = io.BytesIO()
+    np.save(file, ids[:9].astype(np.uint8))
+    text = base64.b64encode(file.getvalue()).decode()
+    choices = {"choices": [{"routed_experts": text}] * 2, "usage": {"prompt_tokens": 4}}
+    nested = {"prompt_routed_experts": ids[:4].tolist()}
+    nested["choices"] = [{"routed_experts": ids[4:7].tolist()}]
+    flat = base64.b64encode(ids[:9].astype("<i4").tobytes()).decode()
+    meta = {"prompt_tokens": 4, "completion_tokens": 6, "routed_experts": flat}
+    lines = {
+        "vllm-http": [{"response": choices, "domain": name} for name in ("a", "b")],
+        "vllm-http-nested": [nested, nested],
+        "sglang-http": [{"meta_info": meta, "domain": i} for i in range(2)],
+    }
+    files = [lines_of(folder, kind, records) for kind, records in lines.items()]
+    files.append(place(folder, "vllm-offline", "routes.npz"))
+    np.savez(
+        files[-1], prompt_routed_experts=ids[:4], routed_experts_0=ids[4:], routed_experts_1=ids
+    )
+    return files
+
+
+def trainers(folder: Path, chosen: np.ndarray) -> list[Path]:
+    """A trace, counts and batches to be replayed."""
+    import torch
+
+    record = {"step": 0, "block": "decoder", "layer": 1, "rank": 0, "num_tokens": 24, "topk": 2}
+    trace = [record | {"top_indices": chosen.tolist(), "step": step} for step in range(2)]
+    counts = [{"step": i, "tokens_per_expert": [[i, 2, 0, 1, 4, 3]] * 2} for i in range(3)]
+    files = [lines_of(folder, "megatron", trace), lines_of(folder, "counts", counts)]
+    batch = np.stack([chosen, chosen[::-1]], axis=1).reshape(2, 12, 2, 2)
+    batch[:, 9:] = -1
+    rows = [{"routed_experts": [ids.tolist()]} for ids in batch]
+    files += [lines_of(folder, "r3-lines", rows), place(folder, "r3-npz", "batch.npz")]
+    np.savez(files[-1], routed_experts=batch, input_lengths=[10, 9], domain=["a", "b"])
+    files.append(place(folder, "r3-pt", "batch.pt"))
+    torch.save({"routed_experts": torch.tensor(batch)}, files[-1])
+    return files
+
+
+def lines_of(folder: Path, kind: str, records: list[dict]) -> Path:
+    path = place(folder, kind, "routes.jsonl")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
 
 
 def statistics(folder: Path, arrays: dict, probabilities: np.ndarray) -> list[Path]:
@@ -537,14 +591,16 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
 
 
-def run(folder: Path, n_mutants: int, seed: int = SEED) -> dict[str, Any]:
-    """Read so many mutants; how many were read, refused and failed, and what the failures were."""
+def run(folder: Path, n_mutants: int, seed: int = SEED, command: str = "") -> dict[str, Any]:
+    """Read so many mutants of routing files for the command `routes`, else of all others; how many
+    were read, refused and failed, and what the failures were."""
     import dask
     import torch
 
     dask.config.set(scheduler="synchronous")
     torch.set_num_threads(1)
-    samples = good_files(folder)
+    is_routes = command == "routes"
+    samples = [each for each in good_files(folder) if (each.command[0] == "routes") == is_routes]
     for sample in samples:
         assert judged(sample, sample.path) == ("read", ""), sample
         assert judged_by_command(sample, sample.path, "read") == "", sample
@@ -570,4 +626,4 @@ def run(folder: Path, n_mutants: int, seed: int = SEED) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Path(sys.argv[1]), *map(int, sys.argv[2:]))))
+    print(json.dumps(run(Path(sys.argv[1]), *map(int, sys.argv[2:4]), *sys.argv[4:])))

@@ -736,6 +736,9 @@ def test_vllm_prompt_start_tokens_and_domains(tmp_path, rng):
     assert found.layers[0].domains.sum(axis=1).tolist() == [8, 8] and found.n_domains == 2
     with pytest.raises(ValueError, match=r"domain is 'poems'; allowed are .'code'., which"):
         statistics_of(path, n_experts=E, domains=["code"])
+    write_lines(path, {**other, "domain": 999_999})
+    with pytest.raises(ValueError, match="domain is 999999; allowed is below 65,536, or a name"):
+        statistics_of(path, n_experts=E)
     record["response"]["choices"][0]["token_ids"] = [3]
     write_lines(path, record)
     with pytest.raises(ValueError, match="is routed_experts_prompt_start missing"):

@@ -17,6 +17,7 @@ from expertbank.routers.formats._common import Asked, as_ids, number_names
 
 LONGEST_RECORD = 1 << 28  # bytes of one line, or of a .json file
 SUFFIXES = (".jsonl", ".json")
+MOST_DOMAINS = 1 << 16  # a table of each expert by each domain is kept
 ENVELOPE = "nrlre1"  # NeMo-RL's mark of routes as text
 ENVELOPE_TYPES = {"int8": "<i1", "int16": "<i2", "int32": "<i4"}
 
@@ -118,6 +119,10 @@ def domain_at(where: str, record: Record, asked: Asked) -> int:
     if isinstance(domain, str):
         return int(number_names("domain", [domain], asked)[0])
     number = count_at(where, "domain", domain)
+    if number is not None and number >= MOST_DOMAINS:
+        raise ValueError(
+            f"{where}: domain is {number}; allowed is below {MOST_DOMAINS:,}, or a name"
+        )
     return -1 if number is None else number
 
 
