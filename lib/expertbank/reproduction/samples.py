@@ -21,9 +21,10 @@ from expertbank.training.testbed_runs import shipped_runs
 GATE = "mnist-cnn-0.0238-0"
 QUICK_GATE = "mnist-linear-0.0238-0"
 RUN = "scripts-LBL-1-0.125-seed0"
-# by how much a number of their rows may differ where only the processor is another one
-GATE_TOLERANCE = 0.01
-RUN_TOLERANCE = 0.02
+# by how much a number of their rows may differ where only the processor is another one: three times
+# what oneDNN held to SSE4.1 changes, .026 nats of a gate's rate and .034 of a run's MaxVio
+GATE_TOLERANCE = 0.1
+RUN_TOLERANCE = 0.1
 
 
 def gate_task(name: str, download: bool = False) -> Task:
