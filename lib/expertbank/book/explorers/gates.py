@@ -126,12 +126,10 @@ class _PricedGates:
 
     def scene(self, lam: float, sharpness: float = 1.0) -> Scene:
         found, line, track = self.along(sharpness)
-        place = 0
-        if lam in self.lams:
-            place = self.lams.index(lam)
-        else:
+        if lam not in self.lams:
             log_gate = self.log_gate(rate_distortion(self.table, lam))
             found = self.places(log_gate[None], sharpness)
+        place = self.lams.index(lam) if lam in self.lams else 0
         rate, loss, load = (values[place] for values in found)
         best = float(self.curve.upper(rate))
         ring = Mark("gate at this price, down to D(R)", rate, loss, low=best, high=loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from expertbank.book.explorers.common import FIRST, FOURTH, LIMIT, SECOND, THIRD, with_stops
 from expertbank.book.explorers.explorer import Dial, Explorer
@@ -28,19 +29,22 @@ def explore_testbed(runs: TestbedRuns | None = None) -> Explorer:
     most = float(np.log(DOMAINS))
     x_axis = Axis("scope of balancing, sequences", 0.9, 1.15 * STEP_SEQUENCES, "log")
     y_axis = Axis("I(D;T), what an expert tells about the language, nats", 0, 1.05 * most)
-    limit = Series("limit, load even in every group", scopes, even, look=LIMIT)
+    # a limit is drawn smoothly through whole scopes
+    places = np.unique(np.append(np.geomspace(1, STEP_SEQUENCES, 121), scopes))
+    smooth = PchipInterpolator(np.log(scopes), even)(np.log(places))
+    limit = Series("limit, load even in every group", places, smooth, look=LIMIT)
     dots = []
     for method, look in METHOD_LOOK.items():
         own = method_of == method
         dots.append(Series(f"runs of {method}", scope_of[own], informed[own], "dots", look))
 
     def scene(scope: float, unevenness: float = 0.0) -> Scene:
-        lifted = np.minimum(even + unevenness, most)
+        lifted = np.minimum(smooth + unevenness, most)
         mixed = float(even[int(scope) - 1])
         allowed = min(mixed + unevenness, most)
         here = learned & (scope_of <= scope)
         ring = Mark("limit at this scope", scope, allowed)
-        series = [limit, Series("limit with this unevenness", scopes, lifted, look=SECOND), *dots]
+        series = [limit, Series("limit with this unevenness", places, lifted, look=SECOND), *dots]
         readings = [
             Reading("languages mixed in a group H(D|G)", mixed, 3, "nats"),
             Reading("limit on I(D;T)", allowed, 3, "nats"),
@@ -49,7 +53,7 @@ def explore_testbed(runs: TestbedRuns | None = None) -> Explorer:
             Reading("most that one of them tells", informed[here].max(), 3, "nats"),
             Reading("runs above this limit", (informed[here] > allowed).sum(), 0),
         ]
-        track = Track("scope", scopes, scopes, lifted)
+        track = Track("scope", scopes, scopes, np.minimum(even + unevenness, most))
         return Scene([Panel(x_axis, y_axis, series, [ring], track)], readings)
 
     alt = (
