@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
@@ -136,35 +136,50 @@ def anchor_of(app, docname: str, name: str) -> str:
 
 def told(page: Page, doctree: nodes.document, book) -> Iterator[nbformat.NotebookNode]:
     """The cells of a page: Markdown between the code of `book`, in the order of the source."""
+    code = [index for index, cell in enumerate(book.cells) if cell.cell_type == "code"]
+    start = dict(enumerate(book.metadata.source_map))
     removed = {
-        index: line
-        for index, (cell, line) in enumerate(zip(book.cells, book.metadata.source_map))
-        if "remove-cell" in cell.metadata.get("tags", [])
+        index for index in code if "remove-cell" in book.cells[index].metadata.get("tags", [])
     }
     words = []
 
-    def code(index: int) -> Iterator[nbformat.NotebookNode]:
+    def run(index: int) -> Iterator[nbformat.NotebookNode]:
         if words:
             yield nbformat.v4.new_markdown_cell("\n\n".join(words))
         words.clear()
         yield folded(book.cells[index])
 
-    for part, line in page.parts(doctree):
-        shown = part.index if isinstance(part, Cell) else 0
+    for part, line in in_source_order(page.parts(doctree)):
         # cells that the page leaves out come where they stand in the source
-        due = [index for index, start in removed.items() if index < shown or start < line]
-        for index in due:
-            removed.pop(index)
-            yield from code(index)
+        while code and code[0] in removed and is_due(code[0], start[code[0]], part, line):
+            yield from run(code.pop(0))
         if isinstance(part, Cell):
-            yield from code(shown)
+            yield from run(code.pop(0))
             words.extend(part.below)
         elif part:
             words.append(part)
-    for index in removed:
-        yield from code(index)
+    for index in code:
+        yield from run(index)
     if words:
         yield nbformat.v4.new_markdown_cell("\n\n".join(words))
+
+
+def in_source_order(parts: Iterable[tuple[str | Cell, int]]) -> list[tuple[str | Cell, int]]:
+    """The parts of a page as they stand in the source: a page may show a picture before the
+    parameters that it is drawn with. What knows no line stays with what it follows."""
+    placed = []
+    line = 0
+    for part, known in parts:
+        line = known or line
+        placed.append((part, line))
+    return sorted(placed, key=lambda one: one[1])
+
+
+def is_due(index: int, start: int, part: str | Cell, line: int) -> bool:
+    """Whether a cell at line `start` of the source comes before a part of the page."""
+    if isinstance(part, Cell):
+        return index < part.index
+    return start < line
 
 
 def folded(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:

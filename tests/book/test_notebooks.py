@@ -230,6 +230,13 @@ def test_what_the_writer_does_not_know_stops_the_build():
         written(nodes.footnote())
 
 
+def test_parts_stand_as_in_the_source():
+    """Also where a page shows the picture before the parameters that it is drawn with."""
+    shown = [("title", 1), ("picture", 9), ("below it", 0), ("parameters", 5), ("text", 20)]
+    order = [part for part, _ in notebooks.in_source_order(shown)]
+    assert order == ["title", "parameters", "picture", "below it", "text"]
+
+
 # --- the reader's folder ---
 
 
