@@ -67,8 +67,8 @@ LAYERS = [
         "book.figures.routers",
     },
     {"book.figures"},
-    {"book.explorers.scene", "book.explorers.dial", "book.explorers.common"},
-    {"book.explorers.grid", "book.explorers.widget"},
+    {"book.explorers.scene", "book.explorers.dial"},
+    {"book.explorers.common", "book.explorers.grid", "book.explorers.widget"},
     {"book.explorers.explorer"},
     {
         "book.explorers.banks",

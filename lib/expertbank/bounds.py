@@ -295,11 +295,7 @@ def loss_difference_bound(
     0.1419
     """
     ghost_only, training_only, _ = _pair_chances(conditionals, losses, weights)
-    differ = ghost_only + training_only
-    if differ == 0:
-        return 0.0
-    share = min(1.0, ghost_only / differ)  # rounding may exceed 1
-    return float(np.sqrt(2 * differ * bsc_rate(share)))
+    return float(np.sqrt(2 * _order_information(ghost_only, training_only)))
 
 
 def samplewise_kl_bound(
@@ -318,10 +314,7 @@ def samplewise_kl_bound(
     0.141
     """
     ghost_only, training_only, both = _pair_chances(conditionals, losses, weights)
-    differ = ghost_only + training_only
-    if differ == 0:
-        return 0.0
-    nats = differ * bsc_rate(min(1.0, ghost_only / differ))
+    nats = _order_information(ghost_only, training_only)
     train_risk = min(1.0, training_only + both)
     rise = largest_rise(train_risk, 1 - train_risk, nats)
     return float(min(2 * rise, 1 - train_risk))
@@ -419,6 +412,14 @@ def leave_out_bound(
     k = as_count(held_out, "held_out")
     scale = (1 / m + 1 / k) * (1 + 1 / max(m, k)) / 2
     return np.sqrt(scale) * np.sqrt(nats)
+
+
+def _order_information(ghost_only: float, training_only: float) -> float:
+    """I(D;U) in nats: losses that differ tell U through a binary channel, equal ones nothing."""
+    differ = ghost_only + training_only
+    if differ == 0:
+        return 0.0
+    return differ * bsc_rate(min(1.0, ghost_only / differ))  # rounding may exceed 1
 
 
 def _pair_chances(conditionals, losses, weights) -> tuple[float, float, float]:

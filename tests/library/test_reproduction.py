@@ -95,7 +95,8 @@ def test_a_bank_that_turns_a_verdict_says_which():
     low = turned.found.value + 1
     found = replace(turned.found, interval=(low, low))
     others = [replace(one, found=found) if one is turned else one for one in ours]
-    changed, sentence = changes(ours, others)
+    changed, n_moved, sentence = changes(ours, others)
+    assert n_moved == 0
     assert changed == [f"{turned.claim.quantity}: inside, outside"]
     assert sentence == f"0 of {len(ours)} numbers of the report differ"
 

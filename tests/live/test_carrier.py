@@ -5,26 +5,12 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import zipfile
 
+import carrier
 import pytest
 
-from references import ROOT
-from support import skip_or_fail
-
-sys.path.append(str(ROOT / "chapters" / "_ext"))
-import carrier
-
 NAME = "numpy-2.4.3-cp314-cp314-pyemscripten_2026_0_wasm32.whl"
-
-
-@pytest.fixture(scope="module")
-def base():
-    try:
-        return carrier.build(ROOT / "build" / "live")
-    except carrier.Missing as error:
-        skip_or_fail(str(error))
 
 
 @pytest.fixture

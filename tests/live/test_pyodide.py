@@ -12,15 +12,13 @@ import zipfile
 from pathlib import Path
 from time import perf_counter
 
+import carrier
 import pytest
 
 from expertbank.book.explorers.live import dials_of, scene_of
 from pages import WITH_EXPLORER
 from references import ROOT
 from support import say, skip_or_fail
-
-sys.path.append(str(ROOT / "chapters" / "_ext"))
-import carrier
 
 HERE = Path(__file__).parent
 # the last release in plain Python: later ones hold what is compiled for this machine
@@ -46,15 +44,6 @@ def node(base, **job):
     done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout, perf_counter() - before
-
-
-@pytest.fixture(scope="module")
-def base():
-    """The folder that pages load from."""
-    try:
-        return carrier.build(ROOT / "build" / "live")
-    except carrier.Missing as error:
-        skip_or_fail(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def compare(one: str | os.PathLike, other: str | os.PathLike, report: bool = Tru
     reports = [findings_with(kind, folder) for folder in folders]
     if reports[0] is None or reports[1] is None:
         return found
-    changed, sentence = changes(reports[0], reports[1])
+    changed, _, sentence = changes(reports[0], reports[1])
     return Comparison(**{**vars(found), "changed": changed, "report": sentence})
 
 

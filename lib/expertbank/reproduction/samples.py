@@ -8,11 +8,11 @@ import numpy as np
 
 from expertbank.reproduction.outcome import Outcome, outcome_of
 from expertbank.shipped.bank import SPLITS, load_bank
-from expertbank.shipped.gates import judge_splits, load_gates
+from expertbank.shipped.gates import load_gates
 from expertbank.shipped.testbed import CONFIGURATION, load_testbed
 from expertbank.training.corpus import load_mix, placed_tokens
 from expertbank.training.datasets import load_mnist
-from expertbank.training.gates import GateRecipe, gate_probabilities, shipped_gates, train_gate
+from expertbank.training.gates import GateRecipe, judged_gate, shipped_gates
 from expertbank.training.resumable import Task
 from expertbank.training.testbed_model import Run, train_run
 from expertbank.training.testbed_runs import shipped_runs
@@ -46,10 +46,7 @@ def _gate_rows(
     unseen_losses: np.ndarray,
     recipe: GateRecipe,
 ) -> bytes:
-    gate = train_gate(images, losses, recipe)
-    soft = [gate_probabilities(gate, inputs) for inputs in (images, unseen)]
-    named = (recipe.bank, recipe.family, recipe.lam, recipe.seed)
-    rows, _ = judge_splits(*named, soft, (losses, unseen_losses))
+    _, rows, _ = judged_gate((images, unseen), (losses, unseen_losses), recipe)
     return json.dumps(rows).encode()
 
 

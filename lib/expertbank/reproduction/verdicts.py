@@ -120,12 +120,12 @@ def _recipes(folder: Path) -> dict:
     }
 
 
-def changes(ours: Sequence[Finding], others: Sequence[Finding]) -> tuple[list[str], str]:
-    """Quantities whose verdict differs between two reports, each with both verdicts, and one
-    sentence on the numbers.
+def changes(ours: Sequence[Finding], others: Sequence[Finding]) -> tuple[list[str], int, str]:
+    """Quantities whose verdict differs between two reports, each with both verdicts; how many
+    numbers differ, and one sentence on them.
 
     >>> changes([], [])
-    ([], '0 of 0 numbers of the report differ')
+    ([], 0, '0 of 0 numbers of the report differ')
     """
     changed = []
     moved = []
@@ -140,4 +140,4 @@ def changes(ours: Sequence[Finding], others: Sequence[Finding]) -> tuple[list[st
     sentence = f"{len(moved)} of {len(ours)} numbers of the report differ"
     if moved:
         sentence += f", relatively most {max(moved)[1]}"
-    return changed, sentence
+    return changed, len(moved), sentence

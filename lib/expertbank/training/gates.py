@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -371,25 +371,32 @@ def _voted(images: np.ndarray, unseen: np.ndarray, labels: np.ndarray) -> bytes:
     return save({"labels": torch.from_numpy(voted.astype(np.uint8))})
 
 
-def _trained(
-    images: np.ndarray,
-    unseen: np.ndarray,
-    losses: np.ndarray,
-    unseen_losses: np.ndarray,
-    recipe: GateRecipe,
-) -> bytes:
-    gate = train_gate(images, losses, recipe)
-    soft = [gate_probabilities(gate, inputs) for inputs in (images, unseen)]
+def judged_gate(
+    images: Sequence[np.ndarray], losses: Sequence[np.ndarray], recipe: GateRecipe
+) -> tuple[np.ndarray, list[dict], np.ndarray]:
+    """Train a gate on the first of two splits of images and losses (N, R), and judge it on both:
+    its probabilities on the second (N, R), its rows of the table of gates, and how many inputs of
+    each split it sends to each expert.
+
+    >>> judged_gate((images, unseen), (losses, unseen_losses), recipe)  # doctest: +SKIP
+    """
+    gate = train_gate(images[0], losses[0], recipe)
+    soft = [gate_probabilities(gate, inputs) for inputs in images]
     named = (recipe.bank, recipe.family, recipe.lam, recipe.seed)
-    rows, loads = judge_splits(*named, soft, (losses, unseen_losses))
+    rows, loads = judge_splits(*named, soft, losses)
+    return soft[1], rows, loads
+
+
+def _trained(images, unseen, losses, unseen_losses, recipe: GateRecipe) -> bytes:
+    unseen_gate, rows, loads = judged_gate((images, unseen), (losses, unseen_losses), recipe)
     tensors = {
-        "losses": torch.from_numpy(as_steps((soft[1] * unseen_losses).sum(axis=1))),
-        "chosen": torch.from_numpy(soft[1].argmax(axis=1).astype(np.uint8)),
+        "losses": torch.from_numpy(as_steps((unseen_gate * unseen_losses).sum(axis=1))),
+        "chosen": torch.from_numpy(unseen_gate.argmax(axis=1).astype(np.uint8)),
         "loads": torch.from_numpy(loads),
     }
     family, price, seed = EXAMPLE
     if (recipe.family, recipe.lam, recipe.seed) == (family, LAMS[recipe.bank][price], seed):
-        tensors["gate"] = torch.from_numpy(soft[1]).half()
+        tensors["gate"] = torch.from_numpy(unseen_gate).half()
     return save(tensors, {"rows": json.dumps(rows)})
 
 

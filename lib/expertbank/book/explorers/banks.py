@@ -18,6 +18,7 @@ from expertbank.book.explorers.common import (
     SECOND,
     GrowingSamples,
     Winners,
+    alpha_dial,
     doublings,
     winners_of,
     with_stops,
@@ -146,7 +147,7 @@ def explore_mnist_bank(bank: ExpertBank | None = None, n_datasets: int = 5000) -
         "information I(S;W), a convex rising curve. Rings mark the chosen alpha."
     )
     dials = {
-        "alpha": Dial("α, weight of the data", 0.7, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
+        "alpha": alpha_dial(),
         "sample_size": Dial("sample size m", 256, learner.sizes, (64, 1024, 1)),
     }
     return Explorer("mnist_bank", learner.scene, dials, alt)
@@ -166,16 +167,18 @@ def point_at(
     return rate_distortion(table, lam)
 
 
-def supporting_line(point: RateDistortion, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def supporting_line(
+    point: RateDistortion, reach: float, floor: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Ends (2,) and (2,) of the line of slope -lam through a point of a curve, from rate 0 to where
-    it meets the axis or the rate `reach`.
+    it meets the loss `floor` or the rate `reach`.
 
     >>> x, y = supporting_line(rate_distortion([[0, 1], [1, 0]], lam=0.5), reach=0.7)
     >>> x.round(3).tolist(), y.round(3).tolist()
     ([0.0, 0.566], [0.283, 0.0])
     """
     height = point.distortion + point.lam * point.rate
-    end = min(reach, height / point.lam)
+    end = min(reach, (height - floor) / point.lam)
     return np.array([0.0, end]), np.array([height, height - point.lam * end])
 
 

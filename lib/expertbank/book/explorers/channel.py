@@ -16,6 +16,7 @@ from expertbank.book.explorers.common import (
     SECOND,
     GrowingSamples,
     Winners,
+    alpha_dial,
     doublings,
     winners_of,
     with_stops,
@@ -97,7 +98,7 @@ def explore_alpha_mixture(
         "curves above it. A ring marks the chosen alpha, and a line rises from it to the bounds."
     )
     dials = {
-        "alpha": Dial("α, weight of the data", 0.7, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
+        "alpha": alpha_dial(),
         "sample_size": Dial("sample size m", 256, learner.sizes, (64, 1024, 1)),
         "candidates": Dial("candidates", most, live=(2, most, 1)),
     }

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
 
+from expertbank.book.explorers.dial import Dial
+
 # what a look stands for, in every explorer
 FIRST = 0
 SECOND = 1
@@ -20,6 +22,17 @@ PAPER = 5
 FIFTH = 6
 
 ALPHA_STOPS = np.arange(101) / 100
+
+
+def alpha_dial(start: float = 0.7, stops: ArrayLike = ALPHA_STOPS) -> Dial:
+    """The dial of an alpha-mixture, over its stops on a page and all values between them beside a
+    kernel.
+
+    >>> alpha_dial(stops=[0.1, 0.7, 1]).live
+    (0.1, 1.0, 0.01)
+    """
+    found = np.asarray(stops, dtype=float).tolist()
+    return Dial("α, weight of the data", start, found, (found[0], found[-1], 0.01))
 
 
 def doublings(low: int, high: int, per_octave: int) -> list[float]:

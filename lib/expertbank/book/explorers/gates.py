@@ -17,6 +17,7 @@ from expertbank.book.explorers.common import (
     THIRD,
     GrowingSamples,
     Winners,
+    alpha_dial,
     doublings,
     winners_of,
     with_stops,
@@ -266,7 +267,7 @@ def explore_theorem2(sweep: GateSweep | None = None, n_datasets: int = 2000) -> 
     )
     dials = {
         "sample_size": Dial("sample size m", 256, sizes, (32, 4096, 1)),
-        "alpha": Dial("α, weight of the data", 1, alphas, (0.0, 1.0, 0.01)),
+        "alpha": alpha_dial(1, alphas),
     }
     return Explorer("theorem2", scene, dials, alt)
 

@@ -19,6 +19,7 @@ from expertbank.book.explorers.common import (
     SECOND,
     THIRD,
     GrowingSamples,
+    alpha_dial,
     doublings,
     winners_of,
     with_stops,
@@ -162,7 +163,7 @@ def explore_estimators(shares: ArrayLike | None = None) -> Explorer:
     alphas = with_stops(np.arange(51) / 50, 0.25)
     dials = {
         "n_datasets": Dial("datasets M", 300, estimators.sizes, (30, MOST_DATASETS, 1)),
-        "alpha": Dial("α, weight of the data", 0.7, alphas, (0.0, 1.0, 0.01)),
+        "alpha": alpha_dial(stops=alphas),
     }
     return Explorer("estimators", estimators.scene, dials, alt)
 
@@ -377,7 +378,7 @@ def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
     sizes = with_stops(np.rint(np.geomspace(least, largest, 53)), *ladder.sizes)
     between = (int(least), int(largest), 1)
     dials = {
-        "alpha": Dial("α, weight of the data", 0.7, alphas, (0.1, 1.0, 0.01)),
+        "alpha": alpha_dial(stops=alphas),
         "sample_size": Dial("sample size m", largest, sizes, between),
     }
     return Explorer("ladder", scene, dials, alt)

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ from expertbank._files import write_atomically
 from expertbank.book.explorers.explorer import Explorer
 from expertbank.book.explorers.grid import as_html
 from expertbank.book.palette import style_sheet
+from expertbank.book.tables import NumberedTable, table
 from expertbank.book.your_table.scenes import explore_choice, explore_curve, facts
 
 FRAME = Path(__file__).with_name("page.html")
@@ -22,20 +23,12 @@ DRAWING = Path(__file__).parents[1] / "explorers"
 SCRIPT = DRAWING / "bundle" / "explorer.js"
 
 
-class Numbers(NamedTuple):
-    """A table of a page: texts, the first of a row being what the row is about."""
-
-    caption: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
 def write_page(
     path: str | Path,
     title: str,
     sentences: Sequence[str],
     explorers: Sequence[Explorer],
-    tables: Sequence[Numbers] = (),
+    tables: Sequence[NumberedTable] = (),
 ) -> None:
     """Write `path`, a page with the sentences, the explorers and the tables; it asks for no other
     file and no host.
@@ -49,7 +42,7 @@ def write_page(
         )
     parts = [f"<p>{'<br>'.join(map(escape, sentences))}</p>"]
     parts += [as_html(explorer.packed()) for explorer in explorers]
-    parts += map(_table, tables)
+    parts += map(_region, tables)
     page = string.Template(FRAME.read_text()).substitute(
         title=escape(title),
         style=style_sheet() + (DRAWING / "explorer.css").read_text(),
@@ -59,27 +52,18 @@ def write_page(
     write_atomically(path, lambda file: file.write(page.encode()))
 
 
-def _table(numbers: Numbers) -> str:
-    head = "".join(f'<th scope="col">{escape(header)}</th>' for header in numbers.headers)
-    rows = "\n".join(_row(row) for row in numbers.rows)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(numbers.caption)}">'
-        f"<table><caption>{escape(numbers.caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _row(cells: Sequence[str]) -> str:
-    first, *others = map(escape, cells)
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+def _region(numbers: NumberedTable) -> str:
+    """A table that scrolls where the page is narrower."""
+    label = escape(numbers.caption)
+    role = 'class="scroll" tabindex="0" role="region"'
+    return f'<div {role} aria-label="{label}">{numbers._repr_html_()}</div>'
 
 
 def write_curve(path: str | Path, name: str, losses: Any, points: np.ndarray) -> None:
     """A page on D(R) of the table `name`: `points` (P, 4) are prices, rates, losses and
     certificates."""
-    rows = [[f"{number:.6g}" for number in point] for point in points]
     headers = ["price λ of a nat", "rate, nats", "mean loss", "certificate, nats"]
-    numbers = Numbers("Points of the curve.", headers, rows)
+    numbers = table(points.tolist(), headers, "Points of the curve.", "tbl-points", formats=".6g")
     write_page(path, f"D(R) of {name}", facts(losses), [explore_curve(losses)], [numbers])
 
 
@@ -93,8 +77,8 @@ def write_bounds(
     bound with its value and its Monte Carlo error."""
     headers = ["from loose to tight", "value", "± error"]
     tables = [
-        Numbers(learner, headers, [_rung(*rung) for rung in found])
-        for learner, found in rungs.items()
+        table([_rung(*rung) for rung in found], headers, learner, f"tbl-learner-{place}")
+        for place, (learner, found) in enumerate(rungs.items())
     ]
     write_page(path, f"Bounds for {name}", facts(losses), [explore_choice(losses)], tables)
 

@@ -6,13 +6,14 @@ in a page.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from expertbank._checks import as_losses
-from expertbank.book.explorers.banks import drawn_curve, point_at
+from expertbank.book.explorers.banks import drawn_curve, point_at, supporting_line
 from expertbank.book.explorers.common import (
     ALPHA_STOPS,
     FIRST,
@@ -20,6 +21,7 @@ from expertbank.book.explorers.common import (
     THIRD,
     GrowingSamples,
     Winners,
+    alpha_dial,
     doublings,
     winners_of,
 )
@@ -90,7 +92,7 @@ class _Curve:
         band = (self.curve.lower(rates), self.curve.upper(rates))
         self.series = [
             Series("certified: D(R) lies here", rates, band[0], "band", FIRST, band[1]),
-            Series("D(R), the best loss at a rate", *_xy(drawn_curve(self.curve)), look=FIRST),
+            replace(drawn_curve(self.curve), name="D(R), the best loss at a rate", look=FIRST),
         ]
         self.track = Track("lam", np.array(self.lams), self.curve.rate, self.curve.distortion)
         self.width = float(np.max(band[1] - band[0]))
@@ -98,11 +100,8 @@ class _Curve:
     def scene(self, lam: float) -> Scene:
         curve = self.curve
         point = point_at(self.table, curve, self.lams, lam)
-        # down to where it leaves the picture
-        height = point.distortion + lam * point.rate
-        end = min(self.x.high, (height - self.y.low) / lam)
-        ends = np.array([0.0, end])
-        line = Series("what one more nat would buy", ends, height - lam * ends, look=SECOND)
+        ends = supporting_line(point, self.x.high, self.y.low)
+        line = Series("what one more nat would buy", *ends, look=SECOND)
         marks = [
             Mark("gate at this price", point.rate, point.distortion),
             Mark("best single expert", 0, curve.ceiling, "rule", THIRD),
@@ -118,10 +117,6 @@ class _Curve:
             Reading("width of the certified band", self.width, -2),
         ]
         return Scene([Panel(self.x, self.y, [*self.series, line], marks, self.track)], readings)
-
-
-def _xy(series: Series) -> tuple[ArrayLike, ArrayLike]:
-    return series.x, series.y
 
 
 def explore_curve(losses: ArrayLike) -> Explorer:
@@ -198,10 +193,7 @@ class _Choice:
             Mark("learner, up to the bound", alpha, gap, low=gap, high=top),
             Mark("learner, up to the bound", alpha, nats),
         )
-        panels = [
-            Panel(panel.x, panel.y, panel.series, [ring], panel.track, panel.title)
-            for panel, ring in zip((gaps, told), rings)
-        ]
+        panels = [replace(panel, marks=[ring]) for panel, ring in zip((gaps, told), rings)]
         readings = [
             Reading("information I(S;W)", nats, 3, "nats"),
             Reading("gap", gap, -3, error=alpha * found.gap_error),
@@ -228,7 +220,7 @@ def explore_choice(losses: ArrayLike, n_datasets: int = 2000) -> Explorer:
         "of Theorem 1. Right, the information I(S;W), a convex rising curve. Rings mark alpha."
     )
     dials = {
-        "alpha": Dial("α, weight of the data", 1, ALPHA_STOPS.tolist(), (0.0, 1.0, 0.01)),
+        "alpha": alpha_dial(1),
         "sample_size": Dial("sample size m", 256, choice.sizes, (16, 1024, 1)),
     }
     return Explorer("your_choice", choice.scene, dials, alt)

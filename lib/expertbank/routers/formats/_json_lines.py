@@ -87,6 +87,11 @@ def part(record: Any, *keys: str) -> Any:
     return record
 
 
+def body_of(record: Record) -> Any:
+    """The response of a record: the record itself, or what it holds beside its request."""
+    return record if part(record, "response") is None else record["response"]
+
+
 def parts(record: Any, key: str) -> list[Record]:
     """The objects of a list under a key; none where there is no list."""
     found = part(record, key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from expertbank.routers.formats._common import (
     signed,
 )
 from expertbank.routers.formats._json_lines import (
+    body_of,
     domain_at,
     first_record,
     part,
@@ -134,8 +134,7 @@ def _of_lines(path: Path, asked: Asked) -> Iterator[Request]:
     """Sequences of records: of NeMo-RL's dumps, or of its chat responses."""
     for where, record in records_of(path):
         domain = domain_at(where, record, asked)
-        body: Any = record if part(record, "response") is None else record["response"]
-        choices = [part(choice, "message") for choice in parts(body, "choices")]
+        choices = [part(choice, "message") for choice in parts(body_of(record), "choices")]
         for holder in choices if choices else [record]:
             value = next(
                 (part(holder, key) for key in _KEYS if part(holder, key) is not None), None
@@ -162,8 +161,8 @@ def _is_r3(path: Path, asked: Asked) -> bool:
     if path.suffix == ".pt":
         return bool(set(_KEYS) & keys_of(load_tensors(path)))
     record = first_record(path)
-    body: Any = record if part(record, "response") is None else record["response"]
-    holders = [record, *(part(choice, "message") for choice in parts(body, "choices"))]
+    choices = parts(body_of(record), "choices")
+    holders = [record, *(part(choice, "message") for choice in choices)]
     return any(part(holder, key) is not None for holder in holders for key in _KEYS)
 
 

@@ -19,6 +19,7 @@ from expertbank.routers.formats._common import (
 from expertbank.routers.formats._json_lines import (
     SUFFIXES,
     Record,
+    body_of,
     bytes_at,
     count_at,
     domain_at,
@@ -62,9 +63,8 @@ def _requests(path: Path, asked: Asked) -> Iterator[Request]:
     for where, records in lists_of_records(path):
         prompts: set[bytes] = set()
         for record in records:
-            body = record if part(record, "response") is None else record["response"]
             domain = domain_at(where, record, asked)
-            for answer in _answers(body):
+            for answer in _answers(body_of(record)):
                 if part(answer, "meta_info", _KEY) is not None:
                     n_found += 1
                     yield _request(where, record, answer, domain, prompts, asked)
@@ -131,9 +131,8 @@ def _ids(where: str, meta: Record, n: int, asked: Asked) -> np.ndarray:
 
 
 def _is_sglang(path: Path, asked: Asked) -> bool:
-    record = first_record(path)
-    body = record if part(record, "response") is None else record["response"]
-    return any(part(answer, "meta_info", _KEY) is not None for answer in _answers(body))
+    answers = _answers(body_of(first_record(path)))
+    return any(part(answer, "meta_info", _KEY) is not None for answer in answers)
 
 
 FORMAT = Format(

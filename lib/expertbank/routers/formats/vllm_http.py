@@ -18,6 +18,7 @@ from expertbank.routers.formats._common import (
 from expertbank.routers.formats._json_lines import (
     SUFFIXES,
     Record,
+    body_of,
     count_at,
     domain_at,
     first_record,
@@ -59,7 +60,7 @@ def read_vllm_http(path: Path, asked: Asked) -> Iterator[Piece]:
 def _requests(path: Path, asked: Asked) -> Iterator[Request]:
     n_found = 0
     for where, record in records_of(path):
-        body = record if part(record, "response") is None else record["response"]
+        body = body_of(record)
         for request in _choices(where, record, body, domain_at(where, record, asked)):
             n_found += 1
             yield request
@@ -150,7 +151,7 @@ def _tokens(where: str, body: Any, choice: Record, start: int, n: int) -> np.nda
 
 def _is_vllm(path: Path, asked: Asked) -> bool:
     record = first_record(path)
-    body = record if part(record, "response") is None else record["response"]
+    body = body_of(record)
     if part(body, f"prompt_{_KEY}") is not None:
         return True
     return any(_KEY in choice for choice in parts(body, "choices"))
