@@ -214,7 +214,7 @@ def notebook(app, docname: str, doctree: nodes.document, published: bool):
 
 
 def write(app, doctree, docname):
-    """Leave the notebook to download beside the sources, and the one of the folder."""
+    """Leave a page in the folder of notebooks."""
     if app.builder.name != "html":
         return
     name = Path(docname).name
@@ -226,9 +226,6 @@ def write(app, doctree, docname):
         (folder / f"{name}.md").write_text("\n\n".join(words) + "\n")
         return
     nbformat.write(notebook(app, docname, doctree, published=False), folder / f"{name}.ipynb")
-    goal = Path(app.outdir) / "_sources" / f"{docname}.ipynb"
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook(app, docname, doctree, published=True), goal)
 
 
 def announce(app, pagename, templatename, context, doctree):
@@ -238,9 +235,15 @@ def announce(app, pagename, templatename, context, doctree):
 
 
 def offer(app, pagename, templatename, context, doctree):
-    """Let Binder open the notebook, and add Colab to the launch buttons."""
+    """Leave the notebook to download beside the sources, in the place of the one that the theme
+    leaves there; let Binder open the folder's, and add Colab to the launch buttons."""
+    if "ipynb_source" not in context:
+        return
+    goal = Path(app.outdir) / "_sources" / context["ipynb_source"]
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook(app, pagename, doctree, published=True), goal)
     repository = app.config.own_repository
-    if "ipynb_source" not in context or urlsplit(repository).netloc not in LAUNCHED:
+    if urlsplit(repository).netloc not in LAUNCHED:
         return
     name = Path(pagename).name
     groups = context["header_buttons"]

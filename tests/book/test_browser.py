@@ -233,6 +233,7 @@ def test_arrow_keys_read_the_curves_and_a_voice_says_them(browser, site):
     assert voice.count() == 1
     page.locator(".explorer-tools summary").press("Enter")
     table = page.locator(".explorer-table")
+    table.locator("tr").first.wait_for()
     assert table.locator("tr").count() > 50
     shown = table.inner_text()
     page.locator(ALIVE).first.press("ArrowLeft")

@@ -52,7 +52,8 @@ def test_python_packages_come_from_the_makefile_alone_which_is_constrained():
     [command] = re.findall(r"^INSTALL := (.*)$", makefile, flags=re.M)
     assert "--constraint constraints.txt --build-constraint constraints.txt" in command
     assert "VENV := .venv" in makefile and "TEST := $(VENV)/.test" in makefile
-    installs = re.findall(r"^.*pip install.*$", makefile, flags=re.M)
+    installs = re.findall(r"^.*\bpip\b +\binstall\b.*$", makefile, flags=re.M)
+    assert installs
     assert all("--constraint constraints.txt" in line for line in installs)
 
 

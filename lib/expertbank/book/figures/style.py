@@ -39,6 +39,8 @@ BOOK_STYLE["axes.prop_cycle"] = (
     + cycler(linestyle=["-", "--", "-.", ":", "-", "--", "-."])
     + cycler(marker=["o", "s", "^", "D", "v", "P", "*"])
 )
+# straight ones, between two points of a smooth curve: more cannot be seen, and weigh
+PIECES = 6
 # for artists that share one look; each is a dict of colour, stroke and marker
 LINE_LOOKS = list(BOOK_STYLE["axes.prop_cycle"])
 GREY = LIGHT["grey"]
@@ -82,7 +84,7 @@ def named_lines(ax: Axes, x: ArrayLike, lines: Lines, curved: str | None = None,
 
 
 def smooth_curve(
-    x: ArrayLike, y: ArrayLike, logarithmic: str = "", parts: int = 12
+    x: ArrayLike, y: ArrayLike, logarithmic: str = "", parts: int = PIECES
 ) -> tuple[np.ndarray, np.ndarray]:
     """A smooth curve through P points, in their order, as `parts` pieces between two of them.
 
@@ -110,9 +112,8 @@ def smooth_line(
     ax: Axes, x: ArrayLike, y: ArrayLike, logarithmic: str = "", style: str = "", **look
 ) -> None:
     """A smooth curve through points (P,), with markers at the points."""
-    parts = 12
-    curve = smooth_curve(x, y, logarithmic, parts)
-    every = parts if len(curve[0]) > np.size(x) else 1
+    curve = smooth_curve(x, y, logarithmic)
+    every = PIECES if len(curve[0]) > np.size(x) else 1
     # an empty format would say a second time what `look` says
     formats = [style] if style else []
     ax.plot(*curve, *formats, markevery=every, **look)
