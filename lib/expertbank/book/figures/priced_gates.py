@@ -86,7 +86,7 @@ def distance_terms(lams: Sequence[float], panels: dict[str, Distance]) -> Figure
     for ax, (title, distance) in zip(axes, panels.items()):
         terms = {
             "bracket": (distance.bracket, SKY, "//"),
-            "generalisation": (distance.generalisation, ORANGE, ".."),
+            "generalisation": (distance.generalisation, ORANGE, r"\\"),
             "not learned": (distance.not_learned, PINK, "xx"),
         }
         up, down = np.zeros((2, len(lams)))
@@ -219,7 +219,7 @@ def theorem2_split(rows: dict[str, tuple[float, float, float, float]]) -> Figure
     looks = {
         "$D$ at its rate": (GREEN, ""),
         "bracket: best known that sees $x$": (ORANGE, "//"),
-        "not learned or not selected": (SKY, ".."),
+        "not learned or not selected": (SKY, r"\\"),
     }
     parts = np.array(list(rows.values()))
     left = np.zeros(len(rows))
