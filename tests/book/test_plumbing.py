@@ -152,3 +152,11 @@ def test_no_exception_is_left_over():
 )
 def test_plumbing_is_told_from_code(source, code, plumbing):
     assert lines_of(source) == (code, plumbing)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_caption_names_a_colour_that_turns_in_the_dark(name):
+    cells = jupytext.read(ROOT / "chapters" / f"{name}.md").cells
+    figures = [cell.metadata.get("mystnb", {}).get("figure", {}) for cell in cells]
+    captions = " ".join(figure.get("caption", "") for figure in figures)
+    assert not re.findall(r"\b(?:black|white|dark|light)\b", captions)
