@@ -69,6 +69,8 @@ def visit(request, browser, site):
             "!window.MathJax || MathJax.startup === undefined || MathJax.startup.promise"
         )
         tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        # letters have their widths once their font is there
+        tab.evaluate("document.fonts.ready.then(() => null)")
         return tab
 
     yield open_page
