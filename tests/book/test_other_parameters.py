@@ -20,6 +20,7 @@ OTHER = {
     "estimators": {"M = 300": "M = 100"},
     "audit": {"m = 256": "m = 64", "M_large = 20_000": "M_large = 2_000"},
     "report": {"seed = 0": "seed = 1"},
+    "other_learners": {"m_paper = 256": "m_paper = 64", "M = 10_000": "M = 2_000"},
     "your_router": {"level = 0.05": "level = 0.2", "n_routers = 400": "n_routers = 60"},
 }
 
