@@ -1,13 +1,16 @@
 """Experts that are chosen together: the total correlation of who is chosen, exact from sets or
-bounded from pairs, and what experts drawn at random would have of it. Nats."""
+bounded from pairs, and what experts chosen independently would have of it. Nats."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike
 
 from expertbank.information import binary_entropy, entropy
+from expertbank.routers.conditional_bernoulli import (
+    ConditionalBernoulli,
+    conditional_bernoulli,
+)
 from expertbank.routers.statistics import LayerStatistics
 
 N_TREES = 5  # drawn for the bias of the best one
@@ -32,19 +35,22 @@ def total_correlation(layer: LayerStatistics) -> tuple[float, float]:
     return max(0.0, float(single.sum() - entropy(layer.sets / n))), bias
 
 
-def uniform_total_correlation(sizes: ArrayLike, n_experts: int) -> float:
-    """The total correlation in nats of sets drawn at random, with as many of each size as in
-    `sizes` (k + 1,): E h(mean size / E) - H(set).
+def baseline_total_correlation(layer: LayerStatistics) -> float:
+    """The total correlation in nats of experts that are chosen independently but for the number of
+    them, each as often as in this layer: sum_i h(P(i chosen)) - H(set) at the most entropy.
 
-    Choosing exactly k makes memberships dependent, so it is above 0.
+    Choosing exactly k makes memberships dependent, so it is above 0; it knows the layer's load, so
+    that an uneven load alone is no excess.
 
-    >>> round(uniform_total_correlation([0, 0, 10], n_experts=4), 4)  # 4 h(1/2) - log C(4, 2)
+    >>> from expertbank.routers import RouterStatistics
+    >>> statistics = RouterStatistics(n_experts=4, n_chosen=2)
+    >>> statistics.update(0, 8 * [[0, 1], [2, 3]])  # an even load: all pairs are as likely
+    >>> round(baseline_total_correlation(statistics.layers[0]), 4)  # 4 h(1/2) - log C(4, 2)
     0.9808
     """
-    size, share, single = _size_shares(sizes, n_experts)
-    log_sets = np.log(scipy.special.comb(n_experts, size))
-    set_entropy = float(entropy(share) + share @ log_sets)
-    return n_experts * float(binary_entropy(single)) - set_entropy
+    law = _independent_choice(layer)
+    n = int(layer.sizes.sum())
+    return max(0.0, float(np.sum(binary_entropy(layer.slots / n))) - law.entropy)
 
 
 def chow_liu_information(layer: LayerStatistics) -> float:
@@ -67,27 +73,27 @@ def chow_liu_information(layer: LayerStatistics) -> float:
     return _best_tree(edges)
 
 
-def uniform_tree(sizes: ArrayLike, n_experts: int) -> tuple[float, float]:
-    """What `chow_liu_information` would be for sets drawn at random, with as many of each size as
-    in `sizes` (k + 1,), in nats; and how far n tokens of them would raise it.
+def baseline_tree(layer: LayerStatistics) -> tuple[float, float]:
+    """What `chow_liu_information` would be for experts chosen independently but for the number of
+    them, each as often as in this layer, in nats; and how far as many tokens would raise it.
 
-    >>> value, bias = uniform_tree([0, 0, 1000], n_experts=4)
+    >>> from expertbank.routers import RouterStatistics
+    >>> statistics = RouterStatistics(n_experts=4, n_chosen=2)
+    >>> statistics.update(0, 500 * [[0, 1], [2, 3]])
+    >>> value, bias = baseline_tree(statistics.layers[0])
     >>> round(value, 4), 0 < bias < value  # three equal edges
     (0.1699, True)
     """
-    size, share, single = _size_shares(sizes, n_experts)
-    both = float(share @ (size * (size - 1))) / (n_experts * (n_experts - 1))
-    edge = float(_membership_information(both, single, single))
-    bias = _tree_bias(edge, n_experts, int(np.sum(sizes)))
-    return (n_experts - 1) * edge, bias
+    law = _independent_choice(layer)
+    single = law.marginals
+    edges = _membership_information(law.pairs, single[:, None], single[None, :])
+    return _best_tree(edges), _tree_bias(edges, int(layer.sizes.sum()))
 
 
-def _size_shares(sizes: ArrayLike, n_experts: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sizes 0 to k, the share of tokens that have each, and P(i chosen) of one expert."""
-    sizes = np.asarray(sizes)
-    size = np.arange(len(sizes))
-    share = sizes / sizes.sum()
-    return size, share, float(share @ size) / n_experts
+def _independent_choice(layer: LayerStatistics) -> ConditionalBernoulli:
+    """The law of sets that has the layer's loads and sizes, and the most entropy."""
+    n = layer.sizes.sum()
+    return conditional_bernoulli(layer.slots / n, layer.sizes / n)
 
 
 def _best_tree(edges: np.ndarray) -> float:
@@ -97,17 +103,17 @@ def _best_tree(edges: np.ndarray) -> float:
     return float(edges[tree].sum())
 
 
-def _tree_bias(edge: float, n_experts: int, n_tokens: int) -> float:
-    """How far the best tree on n tokens lies above (E - 1) times the true information of every
-    pair, `edge`, in nats.
+def _tree_bias(edges: np.ndarray, n_tokens: int) -> float:
+    """How far the best tree on n tokens lies above that of the true informations `edges` (E, E),
+    in nats.
 
     Each plug-in information is nearly a noncentral chi-squared variable over 2n, and the tree picks
     the largest, so that (E - 1)/2n would be far too little; the mean of `N_TREES` draws.
     """
-    centre = np.sqrt(2 * n_tokens * edge)
-    draws = np.random.default_rng(0).normal(centre, size=(N_TREES, n_experts, n_experts))
-    trees = [_best_tree(edges**2 / (2 * n_tokens)) for edges in draws]
-    return float(np.mean(trees)) - (n_experts - 1) * edge
+    centre = np.sqrt(2 * n_tokens * edges)
+    draws = np.random.default_rng(0).normal(centre, size=(N_TREES, *edges.shape))
+    trees = [_best_tree(noisy**2 / (2 * n_tokens)) for noisy in draws]
+    return float(np.mean(trees)) - _best_tree(edges)
 
 
 def _membership_information(both, one, other) -> np.ndarray:

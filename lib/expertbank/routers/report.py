@@ -23,10 +23,10 @@ from expertbank.information import (
 from expertbank.routers import measures
 from expertbank.routers.agreement import Agreement
 from expertbank.routers.coactivation import (
+    baseline_total_correlation,
+    baseline_tree,
     chow_liu_information,
     total_correlation,
-    uniform_total_correlation,
-    uniform_tree,
 )
 from expertbank.routers.nulls import DomainNull, domain_null, family_p, holds_mixed
 from expertbank.routers.quantities import CAUTIONS, QUANTITIES, RATE_OF_PICKS, Quantity
@@ -107,7 +107,7 @@ class LayerReport:
     # experts chosen together
     coactivation_of: str | None = None
     coactivation: float | None = None
-    coactivation_uniform: float | None = None
+    coactivation_baseline: float | None = None
     coactivation_bias: float | None = None
     # against another run
     flip_rate: float | None = None
@@ -393,7 +393,7 @@ def _layer_fields(statistics: RouterStatistics, name: Layer, agreement: Agreemen
     n_slots = layer.slots.sum()
     are_all_choices = n_slots == layer.sizes @ np.arange(len(layer.sizes))
     if statistics.n_chosen > 1 and n_slots > 0 and are_all_choices:
-        found |= _coactivation_fields(layer, n_experts)
+        found |= _coactivation_fields(layer)
     if agreement is not None:
         compared = {
             "flip_rate": agreement.flip_rate,
@@ -532,18 +532,19 @@ def _capped(layer: LayerStatistics) -> str | None:
     return "yes" if same else "apart"
 
 
-def _coactivation_fields(layer: LayerStatistics, n_experts: int) -> Fields:
-    """Total correlation of the chosen set beside that of sets of the same sizes drawn at random."""
+def _coactivation_fields(layer: LayerStatistics) -> Fields:
+    """Total correlation of the chosen set beside that of experts chosen independently, as often as
+    here and as many at a time."""
     if layer.sets.size:
         value, bias = total_correlation(layer)
-        uniform = uniform_total_correlation(layer.sizes, n_experts)
+        baseline = baseline_total_correlation(layer)
     else:
         value = chow_liu_information(layer)
-        uniform, bias = uniform_tree(layer.sizes, n_experts)
+        baseline, bias = baseline_tree(layer)
     return {
         "coactivation_of": "sets" if layer.sets.size else "tree",
         "coactivation": value,
-        "coactivation_uniform": max(0.0, uniform),
+        "coactivation_baseline": baseline,
         "coactivation_bias": bias,
     }
 

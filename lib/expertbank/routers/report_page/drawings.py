@@ -232,7 +232,7 @@ def _domain_figure(report: RoutingReport) -> tuple[str, str] | None:
 def _team_figure(report: RoutingReport) -> tuple[str, str] | None:
     legends = {
         "coactivation": "total correlation",
-        "coactivation_uniform": "of a uniform choice",
+        "coactivation_baseline": "of an independent choice",
         "coactivation_bias": "bias",
     }
     svg = _series(report, legends, "nats")
