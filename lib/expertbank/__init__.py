@@ -40,6 +40,7 @@ from expertbank.rate_distortion import (
     rate_distortion_curve,
     routing,
 )
+from expertbank.selection_theory import gaussian_selection
 from expertbank.shipped.bank import ExpertBank, load_bank, load_family
 from expertbank.tables import open_table
 from expertbank.uncertainty import accuracy_rate_cost, curve_bootstrap, split_optimism
@@ -61,6 +62,7 @@ __all__ = [
     "entropy",
     "epsilon_greedy",
     "gating_rate",
+    "gaussian_selection",
     "gibbs_posterior",
     "information_estimates",
     "kl_divergence",

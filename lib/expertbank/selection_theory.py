@@ -1,0 +1,163 @@
+"""What a learner that selects from a bank leaks and overfits, without drawing a dataset. Nats.
+
+**Statement.** Let R_S be the empirical risks on m i.i.d. inputs, mu and Sigma the mean and the
+covariance of an input's losses, and q_t the chance that t minimises R_S. As m grows, q_t, I(S;W)
+and sqrt(m) times the gap come as near as one likes to what they are for R_S ~ N(mu, Sigma/m).
+
+*Proof.* {t minimises} is a set {r_t <= r_s for all s}, an intersection of half-spaces. By Bentkus
+(2005) a normalised sum of m independent vectors in d dimensions and its Gaussian differ on convex
+sets by at most C d^(1/4) E|Sigma^(-1/2) (l - mu)|^3 / sqrt(m), in the d coordinates in which losses
+vary. So q differs in total variation by some v = O(R / sqrt m); the entropy of q, which is I(S;W)
+at alpha = 1, by at most v log(R - 1) + h(v); the gap, the mean of sqrt(m)(mu_W - R_S,W), converges
+as it is uniformly integrable: the squares have mean at most the trace of Sigma. A mixture with the
+uniform law has the gap alpha G, its I follows from q. Ties have no part where no two experts are
+copies; of copies the smallest index wins, as in the library's learner.
+
+*What is left at finite m.* Counts of mistakes are integers, so that ties go to the smallest index,
+and they are skewed. `margins="binomial"` gives each count its exact binomial law and keeps the
+Gaussian dependence (a copula): no theorem, but it has nearly all of the difference. On the 21 MNIST
+banks, m = 256, in units of 20,000 simulated datasets: Gaussian I 1.027 +- .024 and G 1.059 +- .022
+(sd over banks, rank correlation .94 and .96); with binomial margins I 1.001 +- .003 and G 1.017 +-
+.004 (.999 and .995).
+
+Probabilities are integrals over orthants of R - 1 dimensions, done by scrambled Sobol points with
+fixed seeds; the spread over independent scrambles is the stated error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+from numpy.typing import ArrayLike
+
+from expertbank._checks import as_count, as_losses, as_number, check_size
+from expertbank.information import mean_error
+from expertbank.learners import mix_with_uniform
+
+MARGINS = ("normal", "binomial")
+SCRAMBLES = 8  # independent ones of the same points
+MOST_POINTS_EACH = 2**20
+LARGEST_SAMPLE = 10**6  # with binomial margins, whose laws are tabulated
+
+
+@dataclass(frozen=True)
+class GaussianSelection:
+    """I(S;W) and gap of an alpha-mixture by the Gaussian theory; `gaussian_selection` makes it."""
+
+    chances: np.ndarray
+    """of each expert to minimise the empirical risk, (R,)"""
+    information: float
+    """I(S;W) in nats"""
+    gap: float
+    """E[R(W) - R_S(W)]"""
+    information_error: float
+    """standard error of the integration, over scrambles"""
+    gap_error: float
+    """the same of the gap"""
+
+
+def gaussian_selection(
+    losses: ArrayLike,
+    sample_size: int = 256,
+    alpha: float = 1.0,
+    margins: str = "normal",
+    n_points: int = 2**12,
+) -> GaussianSelection:
+    """I(S;W) and gap of the alpha-mixture on samples of losses (N, R), predicted without a dataset.
+
+    The empirical risks are taken to be N(mu, Sigma/m) with the table's own mean and covariance; see
+    the module's text for the theorem. `margins` is "normal" or, for 0-1 losses, "binomial": counts
+    of mistakes with their exact laws and ties, tied together as the Gaussian ties them. Of
+    `n_points` Sobol points, a power of 2, there are `SCRAMBLES` scrambles. Raises ValueError for a
+    bad table, alpha outside [0, 1], other margins, losses other than 0 and 1 with binomial ones, or
+    numbers that are too large.
+
+    Two fair coins against each other, m = 100: a gap of sqrt(1/(4 pi m)):
+
+    >>> coins = [[0, 0], [0, 1], [1, 0], [1, 1]]
+    >>> found = gaussian_selection(coins, sample_size=100)
+    >>> round(found.gap, 4), round(found.information, 4)
+    (0.0282, 0.6931)
+    """
+    losses = as_losses(losses)
+    m = as_count(sample_size, "sample_size")
+    alpha = as_number(alpha, "alpha", 0, 1)
+    if margins not in MARGINS:
+        raise ValueError(f"margins is {margins!r}; allowed are {', '.join(MARGINS)}")
+    if margins == "binomial":
+        if not np.isin(losses, (0, 1)).all():
+            raise ValueError("losses hold values other than 0 and 1; binomial margins count 0-1s")
+        as_count(m, "sample_size", at_most=LARGEST_SAMPLE)
+    n_points = as_count(n_points, "n_points", 2, MOST_POINTS_EACH)
+    if n_points & (n_points - 1):
+        raise ValueError(f"n_points is {n_points}; allowed is a power of 2")
+    n_experts = losses.shape[1]
+    check_size(n_points * n_experts + m, f"{n_points} points of {n_experts} experts")
+    # of copies only the first can win
+    _, first = np.unique(losses, axis=1, return_index=True)
+    first = np.sort(first)
+    won, gaps = _integrated(losses[:, first].astype(float), m, margins, n_points)
+    chances = np.zeros((SCRAMBLES, n_experts))
+    chances[:, first] = won
+    # the mean alone is integrated with all points; single scrambles say how far it may be off
+    informations = [_leaked(row, alpha) for row in chances]
+    return GaussianSelection(
+        chances=chances.mean(axis=0),
+        information=_leaked(chances.mean(axis=0), alpha),
+        gap=alpha * float(gaps.mean()),
+        information_error=mean_error(np.array(informations)),
+        gap_error=alpha * mean_error(gaps),
+    )
+
+
+def _integrated(
+    losses: np.ndarray, m: int, margins: str, n_points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chances to win (SCRAMBLES, R) and gaps (SCRAMBLES,) of the minimiser, one a scramble."""
+    n_experts = losses.shape[1]
+    mean = losses.mean(axis=0)
+    deviations = losses - mean
+    covariance = deviations.T @ deviations / len(losses)
+    values, vectors = np.linalg.eigh(covariance)
+    # the directions of largest variance get the first coordinates, which are spread best
+    root = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1]
+    won = []
+    gaps = []
+    for seed in range(SCRAMBLES):
+        sobol = scipy.stats.qmc.Sobol(n_experts, rng=np.random.default_rng(seed))
+        # a scrambled point may be 0
+        uniform = np.maximum(sobol.random(n_points), 2.0**-64)
+        noise = scipy.special.ndtri(uniform) @ root.T
+        if margins == "binomial":
+            noise = _counted(noise, mean, np.sqrt(covariance.diagonal()), m)
+        else:
+            noise /= np.sqrt(m)
+        winner = (mean + noise).argmin(axis=1)
+        won.append(np.bincount(winner, minlength=n_experts) / n_points)
+        gaps.append(-noise[np.arange(n_points), winner].mean())
+    return np.array(won), np.array(gaps)
+
+
+def _counted(noise: np.ndarray, mean: np.ndarray, deviation: np.ndarray, m: int) -> np.ndarray:
+    """Gaussian noise (K, R) of one input as that of the risk on m inputs with a binomial count."""
+    counts = np.arange(m + 1)
+    found = np.empty_like(noise)
+    for t, p in enumerate(mean):
+        if deviation[t] == 0:
+            found[:, t] = 0
+            continue
+        law = scipy.special.bdtr(counts, m, p)
+        chance = scipy.special.ndtr(noise[:, t] / deviation[t])
+        # integers over m, so that ties are ties
+        found[:, t] = np.minimum(np.searchsorted(law, chance), m) / m - p
+    return found
+
+
+def _leaked(chances: np.ndarray, alpha: float) -> float:
+    """I(S;W) of the alpha-mixture whose minimiser has the given law (R,)."""
+    one = mix_with_uniform(np.eye(len(chances))[0], alpha)
+    law = mix_with_uniform(chances, alpha)
+    spread = scipy.special.entr(law).sum() - scipy.special.entr(one).sum()
+    return max(0.0, float(spread))
