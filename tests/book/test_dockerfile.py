@@ -35,6 +35,8 @@ def test_it_starts_from_one_image_by_digest():
 
 def test_debian_packages_are_those_of_one_day_and_those_of_the_script():
     assert installed(DOCKERFILE) == installed(SCRIPT) | NEEDED
+    [looked_for] = re.findall(r"dpkg --status ([^>]*) >", SCRIPT)
+    assert installed(SCRIPT) == set(looked_for.split()), "what is missing is installed"
     assert "git, make and apt" in SCRIPT
     [day] = re.findall(r"^ARG SNAPSHOT=(\d{8}T\d{6}Z)$", DOCKERFILE, flags=re.M)
     assert day
