@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from typing import Any
@@ -161,8 +161,9 @@ class RouterStatistics:
     they turn up, so that parts merge exactly, and the same in all layers. Up to K sequences the
     permutation test of the report is one of all data; beyond, of a random sample of K. An id that
     comes back is taken for more of the same sequence, so ids must differ between sequences, also
-    between updates: where different texts share an id, the report has too few units, and where
-    their domains differ, no p value.
+    between updates: where different texts share an id, they are drawn and permuted as one, so the
+    report has too few units, its null is too low and noise looks like specialisation; where
+    their domains differ, it has no p value.
 
     Two batches, counted together or in parts:
 
@@ -205,6 +206,8 @@ class RouterStatistics:
         n_counts = self.n_experts * (self.n_experts + by_label + self.n_kept)
         check_size(n_counts, f"counts of {self.n_experts} experts by label", MOST_COUNTS)
         self.layers: dict[Layer, LayerStatistics] = {}
+        # by layer, how its choices were heard, of those that a recorder listened to
+        self.heard: dict[Layer, str] = {}
         # from a file of `OLD_FORMAT`, by layer: (relabellings, D, E) slots by random domain
         self.old_nulls: dict[Layer, np.ndarray] = {}
 
@@ -278,11 +281,87 @@ class RouterStatistics:
         >>> statistics.layers[0].weight_load.round(2).tolist()  # each token's weights sum to 1
         [0.75, 0.25, 1.0]
         """
+        arrays = {"chosen": chosen, "weights": weights, "probabilities": probabilities}
+        labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
+        self.update_layers([(layer, {**arrays, **labels, "mask": mask})])
+
+    def update_layers(self, batches: Iterable[tuple[Layer, Mapping[str, Any]]]) -> None:
+        """Count several layers, or none of them: pairs of a layer and keywords of `update`. Where
+        one is refused, all statistics are as they were.
+
+        >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
+        >>> statistics.update_layers([(0, {"chosen": [[0]]}), (1, {"chosen": [[2]]})])
+        >>> [layer.slots.tolist() for layer in statistics.layers.values()]
+        [[1, 0, 0], [0, 0, 1]]
+        """
+        checked = [(_as_layer(layer), self._amounts(**arrays)) for layer, arrays in batches]
+        for layer, (amounts, whole) in checked:
+            counted = self._layer(layer)
+            counted.add(**amounts)
+            if whole is not None:
+                counted.add_sequences(whole, self.seed)
+
+    def add_sequences(
+        self,
+        layer: Layer,
+        sequence: ArrayLike,
+        slots: ArrayLike,
+        domain: ArrayLike | None = None,
+    ) -> None:
+        """Add whole sequences (S,) whose slots (S, E) were counted by `update` without their
+        sequence, as those of texts that grow token by token. `domain` (S,), -1 for unknown; -2
+        where tokens are of several. Raises ValueError for other shapes.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> for chosen in ([[0]], [[1]]):
+        ...     statistics.update(0, chosen)
+        >>> statistics.add_sequences(0, [7], [[1, 1]])
+        >>> int(statistics.layers[0].sequences), float(statistics.layers[0].sequence_entropy)
+        (1, 1.3862943611198906)
+        """
+        slots = np.asarray(slots)
+        sequence = np.asarray(sequence)
+        if slots.shape != (len(sequence), self.n_experts):
+            raise ValueError(
+                f"slots has shape {slots.shape}; allowed is {(len(sequence), self.n_experts)}"
+            )
+        order = sequence.argsort()
+        counted = self._layer(layer)
+        counted.add(**_sequence_amounts(slots))
+        if domain is not None:
+            domain = np.asarray(domain)[order]
+            known = (domain >= 0) | (domain == SEVERAL)
+            whole = Sequences(sequence[order][known], domain[known], slots[order][known])
+            counted.add_sequences(whole, self.seed)
+
+    def add_load(self, layer: Layer, load: ArrayLike) -> None:
+        """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
+        nothing else of it. Raises ValueError for anything but counts.
+
+        >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
+        >>> statistics.add_load(0, [5, 0, 2])
+        >>> statistics.layers[0].slots.tolist(), int(statistics.layers[0].tokens)
+        ([5, 0, 2], 0)
+        """
+        keep = np.ones(self.n_experts, bool)
+        slots = as_integers(load, "load", (self.n_experts,), keep, None)
+        if slots.min() < 0:
+            raise ValueError(f"load holds {slots.min()}; allowed are counts of slots, 0 and up")
+        self._layer(layer).add(slots=slots)
+
+    def _amounts(
+        self,
+        chosen: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        probabilities: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        **labels: ArrayLike | None,
+    ) -> tuple[dict[str, ArrayLike], Sequences | None]:
+        """What a batch adds to the fields of a layer, and its sequences; checks it."""
         if chosen is None and probabilities is None:
             raise ValueError(
                 "neither chosen nor probabilities is given; at least one of them is needed"
             )
-        labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
         labels = {name: label for name, label in labels.items() if label is not None}
         if chosen is None and (labels or weights is not None):
             needing_choices = ", ".join([*labels, *(["weights"] if weights is not None else [])])
@@ -306,25 +385,7 @@ class RouterStatistics:
             shape = (n, self.n_experts)
             kept_probabilities = as_amounts(probabilities, "probabilities", shape, keep)
             amounts |= _probability_amounts(kept_probabilities, sum_tolerance(probabilities))
-        counted = self._layer(layer)
-        counted.add(**amounts)
-        if whole is not None:
-            counted.add_sequences(whole, self.seed)
-
-    def add_load(self, layer: Layer, load: ArrayLike) -> None:
-        """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
-        nothing else of it. Raises ValueError for anything but counts.
-
-        >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
-        >>> statistics.add_load(0, [5, 0, 2])
-        >>> statistics.layers[0].slots.tolist(), int(statistics.layers[0].tokens)
-        ([5, 0, 2], 0)
-        """
-        keep = np.ones(self.n_experts, bool)
-        slots = as_integers(load, "load", (self.n_experts,), keep, None)
-        if slots.min() < 0:
-            raise ValueError(f"load holds {slots.min()}; allowed are counts of slots, 0 and up")
-        self._layer(layer).add(slots=slots)
+        return amounts, whole
 
     def _as_label(self, label: ArrayLike, name: str, n: int, keep: np.ndarray) -> np.ndarray:
         """A label (n,) of the tokens to keep, below the room that was made for it."""
@@ -398,15 +459,7 @@ class RouterStatistics:
         """Amounts of rows (n, k) in sequences (n,)."""
         ids, index = np.unique(sequence, return_inverse=True)
         index = np.where(sequence >= 0, index, -1)
-        counts = routing_counts(rows, index, len(ids), self.n_experts)
-        slots = counts.sum(axis=1)
-        entropy = -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
-        return {
-            "sequences": int((slots > 0).sum()),
-            "sequence_slots": counts.sum(axis=0),
-            "sequence_cells": int((counts > 0).sum()),
-            "sequence_entropy": float(entropy),
-        }
+        return _sequence_amounts(routing_counts(rows, index, len(ids), self.n_experts))
 
     def _whole_sequences(self, rows: np.ndarray, labels: dict[str, np.ndarray]) -> Sequences | None:
         """The sequences of rows (n, k), and their slots, of tokens whose domain is known."""
@@ -476,6 +529,7 @@ class RouterStatistics:
         for part in (self, other):
             for name, layer in part.layers.items():
                 merged._layer(name).include(layer, self.seed)
+            merged.heard |= part.heard
         return merged
 
     __add__ = merge
@@ -484,6 +538,7 @@ class RouterStatistics:
         """Write one npz, all of it or nothing; `load_statistics` reads it back. No pickles."""
         names = list(self.layers)
         header = {"format": FILE_FORMAT, "sizes": self.configuration, "layers": names}
+        header["heard"] = [self.heard.get(name) for name in names]
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
         for i, layer in enumerate(self.layers.values()):
             for name, array in vars(layer).items():
@@ -567,6 +622,9 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> RouterStatistics:
         for field, array in found.items():
             _check_counts(field, array)
         statistics.layers[name] = layer
+        how = header.get("heard", [])[i : i + 1]
+        if how and how[0] is not None:
+            statistics.heard[name] = str(how[0])
     return statistics
 
 
@@ -602,6 +660,18 @@ def _type_of(field: str) -> type:
 
 
 # --- amounts of a batch ---
+
+
+def _sequence_amounts(counts: np.ndarray) -> dict[str, ArrayLike]:
+    """Amounts of sequences with slots (S, E)."""
+    slots = counts.sum(axis=1)
+    entropy = -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
+    return {
+        "sequences": int((slots > 0).sum()),
+        "sequence_slots": counts.sum(axis=0),
+        "sequence_cells": int((counts > 0).sum()),
+        "sequence_entropy": float(entropy),
+    }
 
 
 def _weight_amounts(weights: np.ndarray, rows: np.ndarray, n_experts: int) -> dict[str, ArrayLike]:
