@@ -24,10 +24,9 @@ from expertbank._checks import as_unit_losses
 from expertbank._files import check_outputs, one_line, printable, write_atomically
 from expertbank._texts import docstring
 from expertbank.book.claims import Evidence, bank_summary
-from expertbank.book.your_table import write_bounds, write_curve
+from expertbank.book.your_table import TableLadder, write_bounds, write_curve
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
-from expertbank.ladder import BoundLadder, LadderExperiment
 from expertbank.learners import Selection, simulate
 from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
 from expertbank.shipped.bank import load_bank
@@ -410,24 +409,17 @@ def _bounds(options: argparse.Namespace) -> None:
     losses = as_unit_losses(read_table(options.losses))
     n_inputs, n_experts = losses.shape
     m = options.sample_size
-    other_than_mistakes = losses[~np.isin(losses, (0, 1))]
-    experiment = None
-    if other_than_mistakes.size == 0:
-        experiment = LadderExperiment(losses, m, options.seed, options.datasets)
     print(f"{n_inputs:,} inputs, {n_experts} experts, {m} samples; the table is the population")
+    ladder = TableLadder(losses, m, options.datasets, options.seed)
     rungs = {}
     for alpha in options.alpha:
-        run = simulate(losses, alpha, m, options.datasets, rng=options.seed)
-        learner = _print_learner(alpha, run)
-        union = ("union_bound", union_bound(n_experts, m), 0.0)
-        tight = ("xu_raginsky_bound", xu_raginsky_bound(run.information, m), 0.0)
-        rungs[learner] = [("gap", run.gap, run.gap_error), union, tight]
-        if experiment is not None:
-            rungs[learner] = _rungs(experiment.at(alpha))
-        for name, value, error in rungs[learner]:
+        run, found = ladder.at(alpha)
+        rungs[_print_learner(alpha, run)] = found
+        for name, value, error in found:
             monte_carlo = f" +- {error:.1g}" if error else ""
             print(f"  {name:28}{value:8.4f}{monte_carlo}")
-    if experiment is None:
+    if ladder.experiment is None:
+        other_than_mistakes = losses[~np.isin(losses, (0, 1))]
         print(
             f"\nThe other bounds need losses of 0 and 1 alone, this table holds "
             f"{other_than_mistakes[0]:g}: give mistakes, for instance losses > 0.5, for all of them"
@@ -442,13 +434,6 @@ def _print_learner(alpha: float, run: Selection) -> str:
     print(f"\n{name}: I(S;W) = {run.information:.4f} nats, 95% [{low:.4f}, {high:.4f}]")
     print(f"train risk {run.train_risk:.4f}, test risk {run.test_risk:.4f}")
     return name
-
-
-def _rungs(ladder: BoundLadder) -> list[tuple[str, float, float]]:
-    """The gap and every bound, from loose to tight: name, value, Monte Carlo error."""
-    steps = sorted(ladder.values.items(), key=lambda item: -item[1])
-    bounds = [(name, value, ladder.errors[name]) for name, value in steps]
-    return [("gap", ladder.gap, ladder.gap_error), *bounds]
 
 
 # --- routers ---

@@ -6,8 +6,11 @@ in a page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,11 +31,14 @@ from expertbank.book.explorers.common import (
 from expertbank.book.explorers.dial import Dial
 from expertbank.book.explorers.explorer import Explorer
 from expertbank.book.explorers.scene import Axis, Mark, Panel, Reading, Scene, Series, Track
+from expertbank.book.your_table.selection import width_of
 from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.rate_distortion import critical_lambda, rate_distortion_curve
-from expertbank.tables import merge_rows, table_of
+from expertbank.tables import Table, merge_rows, table_of
 
 PRICES = 61
+PRICES_OF_LARGE = 25  # where each of them costs seconds
+LARGE = 2_000_000  # numbers
 CHEAPEST = 1e-3  # of the price from which on routing does not pay
 BAND_POINTS = 121
 MOST_DRAWS = 40_000_000  # points of datasets that are summed before the first picture
@@ -52,6 +58,8 @@ def facts(losses: ArrayLike) -> list[str]:
     """
     table = as_losses(losses)
     n_inputs, n_experts = table.shape
+    if n_experts < 2:
+        raise ValueError("losses has one column; two experts are the fewest to route between")
     low = float(table.min())
     high = float(table.max())
     kind = f"losses lie between {low:g} and {high:g}"
@@ -68,10 +76,16 @@ def facts(losses: ArrayLike) -> list[str]:
     ]
 
 
-class _Curve:
-    """D(R) of a table at prices from where routing stops to paying down to a thousandth of it."""
+class TableCurve:
+    """D(R) of a loss table (N, R) at prices from where routing stops to paying down to a thousandth
+    of it. `say` hears which price is being solved.
 
-    def __init__(self, losses: np.ndarray) -> None:
+    >>> curve = TableCurve(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    >>> len(curve.points()), curve.critical
+    (61, inf)
+    """
+
+    def __init__(self, losses: np.ndarray, say: Callable[[str], Any] | None = None) -> None:
         self.table = table_of(losses)
         self.critical = critical_lambda(self.table)
         top = self.critical
@@ -80,7 +94,10 @@ class _Curve:
             top = float(np.ptp(losses, axis=1).mean())
         if top == 0:
             top = 1.0
-        self.lams = np.geomspace(CHEAPEST * top, top, PRICES).tolist()
+        n_prices = PRICES if losses.size <= LARGE else PRICES_OF_LARGE
+        self.lams = np.geomspace(CHEAPEST * top, top, n_prices).tolist()
+        if say is not None:
+            _tell_prices(self.table, n_prices, say)
         self.curve = rate_distortion_curve(self.table, self.lams)
         reach = 1.05 * max(float(self.curve.rate.max()), 1e-6)
         room = self.curve.ceiling - self.curve.floor
@@ -118,6 +135,41 @@ class _Curve:
         ]
         return Scene([Panel(self.x, self.y, [*self.series, line], marks, self.track)], readings)
 
+    def points(self) -> list[list[float]]:
+        """Price, rate in nats, loss and certificate in nats of every point."""
+        curve = self.curve
+        columns = [curve.lam, curve.rate, curve.distortion, curve.certificate]
+        return np.transpose(columns).tolist()
+
+    def explorer(self) -> Explorer:
+        """The scenes by the price of a nat."""
+        alt = (
+            "Mean loss against nats of routing per input: a falling convex curve from the best "
+            "single expert towards the best expert of every input, with a ring at the chosen price "
+            "of a nat."
+        )
+        low = np.log10(self.lams[0])
+        high = np.log10(self.lams[-1])
+        # where a quarter of the nats is spent that the cheapest price buys
+        rates = self.curve.rate
+        start = self.lams[int(np.abs(rates - rates.max() / 4).argmin())]
+        dials = {"lam": Dial("price λ of a nat", start, self.lams, (low, high, "log"))}
+        return Explorer("your_curve", self.scene, dials, alt)
+
+
+def _tell_prices(table: Table, n_prices: int, say: Callable[[str], Any]) -> None:
+    """Let a table say which price is being solved."""
+    plain = table.set_price
+    places = count(1)
+
+    def set_price(lam: float) -> None:
+        place = next(places)
+        if place <= n_prices:
+            say(f"Solving price {place} of {n_prices} of the curve")
+        plain(lam)
+
+    table.set_price = set_price
+
 
 def explore_curve(losses: ArrayLike) -> Explorer:
     """The certified D(R) of a loss table (N, R) of finite numbers, by the price of a nat.
@@ -126,27 +178,15 @@ def explore_curve(losses: ArrayLike) -> Explorer:
     >>> [reading.name for reading in explorer.scene(lam=0.5).readings][:2]
     ['rate', 'mean loss']
     """
-    curve = _Curve(as_losses(losses))
-    alt = (
-        "Mean loss against nats of routing per input: a falling convex curve from the best single "
-        "expert towards the best expert of every input, with a ring at the chosen price of a nat."
-    )
-    low = np.log10(curve.lams[0])
-    high = np.log10(curve.lams[-1])
-    # where a quarter of the nats is spent that the cheapest price buys
-    start = curve.lams[int(np.abs(curve.curve.rate - curve.curve.rate.max() / 4).argmin())]
-    dials = {"lam": Dial("price λ of a nat", start, curve.lams, (low, high, "log"))}
-    return Explorer("your_curve", curve.scene, dials, alt)
+    return TableCurve(as_losses(losses)).explorer()
 
 
 class _Choice:
     """An alpha-mixture over the experts of a table, on datasets that grow."""
 
     def __init__(self, losses: np.ndarray, n_datasets: int) -> None:
-        low = float(losses.min())
-        high = float(losses.max())
         # a loss in [a, b] is sub-Gaussian with sigma = (b - a)/2, and so every bound scales
-        self.width = 1.0 if low >= 0 and high <= 1 else high - low
+        self.width = width_of(losses)
         self.risks = losses.mean(axis=0)
         self.n_experts = losses.shape[1]
         self.sizes = doublings(16, 1024, 10)
