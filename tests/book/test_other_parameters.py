@@ -25,6 +25,7 @@ OTHER = {
     "your_router": {"level = 0.05": "level = 0.2", "n_routers = 400": "n_routers = 60"},
     "gates": {"n_train = 3_000": "n_train = 300", 'example = "specialists"': 'example = "mnist"'},
     "theorem2": {"m = 256": "m = 64", "M = 1000": "M = 200", "n_few = 15": "n_few = 10"},
+    "testbed": {"narrow = 1": "narrow = 8", "miss = 0.05": "miss = 0.2"},
 }
 
 
