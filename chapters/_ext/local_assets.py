@@ -107,6 +107,17 @@ def mend(page: Path) -> None:
         page.write_text(text)
 
 
+def search_from_disk(site: Path) -> None:
+    """The search quotes the pages that it finds, which a page from disk may not fetch."""
+    options = site / "_static" / "documentation_options.js"
+    quoted = "SHOW_SEARCH_SUMMARY: true"
+    mended = 'SHOW_SEARCH_SUMMARY: location.protocol !== "file:"'
+    text = options.read_text().replace(quoted, mended)
+    if mended not in text:
+        raise ExtensionError(f"{options} no longer says {quoted!r}: local_assets.py must follow")
+    options.write_text(text)
+
+
 def finish(app, exception):
     """Complete the site when its pages are written."""
     if exception is not None or app.builder.format != "html":
@@ -118,6 +129,8 @@ def finish(app, exception):
     # an e-book has no icons
     if (site / "_static" / ICON_FONTS).is_dir():
         lighten_icons(site)
+    if app.builder.search:
+        search_from_disk(site)
 
 
 def setup(app):
