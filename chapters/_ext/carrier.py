@@ -32,6 +32,8 @@ LIBRARY = ROOT / "lib" / "expertbank"
 DATA = ROOT / "data"
 CORE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip")
 LOCK = "pyodide-lock.json"
+WORKER = HERE / "live" / "worker.mjs"
+COMPILER = HERE / "live" / "compile.mjs"
 SITE_PACKAGES = "/lib/python3.14/site-packages"
 # a wheel on PyPI that carries Pyodide whole: two files are taken out of it, and nothing else
 CARRIER = "open-webui==0.12.4"
@@ -205,7 +207,7 @@ def compiled(
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        command = [node, str(HERE / "live" / "compile.mjs"), str(PYODIDE), folder, SITE_PACKAGES]
+        command = [node, str(COMPILER), str(PYODIDE), folder, SITE_PACKAGES]
         command += [] if with_source else ["beside"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -260,7 +262,7 @@ def is_licence(name: str) -> bool:
 def key_of(members: Iterable[tuple[str, bytes]]) -> str:
     """sha256 of all that the folder is made of."""
     made_of = hashlib.sha256((PYODIDE / LOCK).read_bytes())
-    scripts = [("", path.read_bytes()) for path in (Path(__file__), HERE / "live" / "compile.mjs")]
+    scripts = [("", path.read_bytes()) for path in (Path(__file__), WORKER, COMPILER)]
     for name, content in [*scripts, *members]:
         made_of.update(f"{name} {len(content)} ".encode() + content)
     return made_of.hexdigest()
@@ -291,8 +293,8 @@ def build(out: Path, cache: Path | None = None) -> Path:
 def fill(out: Path, wheels: dict[str, bytes], members: list[tuple[str, bytes]], lock: dict) -> None:
     """Write all files but the list of them."""
     out.mkdir()
-    for name in CORE:
-        shutil.copyfile(PYODIDE / name, out / name)
+    for path in (WORKER, *(PYODIDE / name for name in CORE)):
+        shutil.copyfile(path, out / path.name)
     entries = {name: lock["packages"][name] for name in wheels}
     paths = {name: out / entry["file_name"] for name, entry in entries.items()}
     for name, path in paths.items():

@@ -82,8 +82,10 @@ def place_explorers(app, pagename, templatename, context, doctree):
     if printed:
         widths = [PAPER if app.builder.name == "singlehtml" else NARROW]
     packed = [json.loads(explorer[1]) for explorer in found]
+    # whether live.py brought what the "Any value" button loads
+    live = getattr(app, "live_folder", None) is not None
     jobs = [
-        {"packed": scenes, "width": width, "plain": printed}
+        {"packed": scenes, "width": width, "plain": printed, "live": live}
         for scenes in packed
         for width in widths
     ]

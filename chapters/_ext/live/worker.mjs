@@ -3,34 +3,44 @@
 // { failed }. Of several scenes asked for while it computes, the last one is answered. Node.js imports `start` alone.
 const STAGES = { "pyodide.asm.wasm": "Python", "python_stdlib.zip": "Python", "expertbank.zip": "the library" };
 
+// Whether content has the hash of a listed file; true where a page may not form hashes.
+async function isThe(file, content) {
+  if (!self.crypto?.subtle || !file) return true;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") === file.sha256;
+}
+
 // `fetch` that counts what has arrived, so that a page says how far it is, and tells `fail` which file is not there or
-// not the one that the site was built with: Pyodide would wait for some of them for ever.
+// not the one that the site was built with: Pyodide would wait for some of them for ever. The folder's name is a hash of
+// what is in it, so what the browser has is taken however old it is; if that is not the file, it is asked for anew.
 function counting(plain, files, report, fail) {
   const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
   let arrived = 0;
-  self.fetch = async (address, ...options) => {
+  self.fetch = async (address, options) => {
     const name = String(address.url ?? address).split("/").pop();
-    const answer = await plain(address, ...options).catch(() => null);
-    const refuse = (why) => {
-      fail(`${name} ${why}`);
-      throw new Error(name);
-    };
-    if (!answer?.ok) refuse(`could not be loaded${answer ? ` (${answer.status})` : ""}`);
     const what = STAGES[name] ?? name.split("-")[0];
-    const count = new TransformStream({
-      transform(chunk, controller) {
-        arrived += chunk.length;
-        report({ what, arrived: Math.min(arrived, total), total });
-        controller.enqueue(chunk);
-      },
-    });
-    const content = await new Response(answer.body.pipeThrough(count)).arrayBuffer();
-    if (self.crypto?.subtle && name in files) {
-      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
-      const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-      if (found !== files[name].sha256) refuse("is not the file that this site was built with");
+    const count = () =>
+      new TransformStream({
+        transform(chunk, controller) {
+          arrived += chunk.length;
+          report({ what, arrived: Math.min(arrived, total), total });
+          controller.enqueue(chunk);
+        },
+      });
+    let why = "";
+    for (const cache of ["force-cache", "reload"]) {
+      const before = arrived;
+      const answer = await plain(address, { ...options, cache }).catch(() => null);
+      if (answer?.ok) {
+        const content = await new Response(answer.body.pipeThrough(count())).arrayBuffer();
+        const { status, headers } = answer;
+        if (await isThe(files[name], content)) return new Response(content, { status, headers });
+        why = "is not the file that this site was built with";
+      } else why = `could not be loaded${answer ? ` (${answer.status})` : ""}`;
+      arrived = before;
     }
-    return new Response(content, { status: answer.status, headers: answer.headers });
+    fail(`${name} ${why}`);
+    throw new Error(name);
   };
 }
 

@@ -1,15 +1,20 @@
 // Explorers: dials, the picture of a scene, and what a reader can do with it. `mount` makes one of the packed scenes
 // of a page, `render` one of a model of anywidget.
 import { legendOf, pointsOf, spoken, swatch } from "./draw.js";
+import { offer } from "./live.js";
 import { escape, named, panelOn } from "./panel.js";
 import { unpack } from "./unpack.js";
 
 const WIDE = 640; // pixels, from which on panels stand side by side
 const GAP = 28;
+// where the library lies that a page may load: none in a site without it, and none beside a kernel
+const LIVE = typeof document === "object" && document.currentScript?.dataset.live;
 const SKELETON = `<div class="explorer-panels" role="group"></div><ul class="explorer-legend"></ul>
   <dl class="explorer-readings"></dl><div class="explorer-tools">
   <button type="button" class="explorer-pin" aria-pressed="false">Pin to compare</button>
-  <button type="button" class="explorer-reset">Reset</button><details><summary>Numbers</summary>
+  <button type="button" class="explorer-reset">Reset</button>
+  <button type="button" class="explorer-live" aria-pressed="false" hidden>Any value</button>
+  <details><summary>Numbers</summary>
   <div class="explorer-table" tabindex="0" role="region" aria-label="Numbers of the picture"></div></details></div>
   <p class="explorer-voice" role="status"></p>`;
 
@@ -37,12 +42,12 @@ function tableOf({ x, y, series, marks, title }) {
 }
 
 // The picture below the dials; it returns a function that shows a scene.
-function picture(host, { alt, settings, onMove, onReset }) {
+function picture(host, page) {
   host.insertAdjacentHTML("beforeend", SKELETON);
   const names = ["panels", "legend", "readings", "pin", "reset", "table", "voice"];
   const part = (name) => host.querySelector(`.explorer-${name}`);
   const [panels, legend, readings, pin, reset, table, voice] = names.map(part);
-  panels.setAttribute("aria-label", alt);
+  panels.setAttribute("aria-label", page.alt);
   let [scene, ghost, draws] = [null, null, []];
 
   const say = later(400, (text) => (voice.textContent = text));
@@ -58,7 +63,7 @@ function picture(host, { alt, settings, onMove, onReset }) {
   const show = (next, width = panels.clientWidth) => {
     if (draws.length !== next.panels.length) {
       panels.replaceChildren();
-      draws = next.panels.map((panel) => panelOn(panels, panel, { say, onMove }));
+      draws = next.panels.map((panel) => panelOn(panels, panel, { say, onMove: (wanted) => page.move(wanted) }));
     }
     const lines = next.readings.map((reading) => [escape(reading.name), words(reading)]);
     if (scene) say(lines.map((line) => line.join(" ")).join("; "));
@@ -72,12 +77,12 @@ function picture(host, { alt, settings, onMove, onReset }) {
     tabulate();
   };
   pin.addEventListener("click", () => {
-    ghost = ghost ? null : { ...scene, settings: settings() };
+    ghost = ghost ? null : { ...scene, settings: page.settings() };
     pin.setAttribute("aria-pressed", String(Boolean(ghost)));
     pin.textContent = ghost ? "Unpin" : "Pin to compare";
     show(scene);
   });
-  reset.addEventListener("click", onReset);
+  reset.addEventListener("click", () => page.reset());
   table.parentNode.addEventListener("toggle", tabulate);
   const resize = () => panels.clientWidth && draw(panels.clientWidth);
   if (typeof ResizeObserver === "function") new ResizeObserver(resize).observe(panels);
@@ -95,7 +100,8 @@ function nearestStop({ stops }, value) {
 }
 
 // The dials and the picture of a page; `asked` are values that dials start from instead of their own. Where the dials
-// stand is kept in the address.
+// stand is kept in the address. It returns the page: who comes to answer the dials takes the place of `move`, `reset`
+// and `settings`.
 export function build(host, { dials, name, alt, ...packed }, { width, asked = {} }) {
   const sceneAt = unpack(packed);
   host.innerHTML = `<div class="explorer-dials">${dials.map(dialOf).join("")}</div>`;
@@ -122,17 +128,21 @@ export function build(host, { dials, name, alt, ...packed }, { width, asked = {}
     });
     show(sceneAt(places), width);
   };
-  const onMove = (wanted) => {
+  const move = (wanted) => {
     go(wanted);
     keep();
   };
+  const reset = () => move(start);
   const settings = () => dials.map((dial, i) => `${dial.label} ${valueOf(dial, places[i])}`).join(", ");
-  const show = picture(host, { alt, settings, onMove, onReset: () => onMove(start) });
+  const values = () => Object.fromEntries(dials.map((dial, i) => [dial.name, dial.stops[places[i]]]));
+  const page = { name, alt, move, reset, settings, values };
+  const show = picture(host, page);
   inputs.forEach((input, i) => {
     const { name, stops } = dials[i];
-    input.addEventListener("input", () => onMove({ [name]: stops[input.value] }));
+    input.addEventListener("input", () => move({ [name]: stops[input.value] }));
   });
   go({ ...start, ...asked });
+  return Object.assign(page, { show });
 }
 
 // The explorer of a page, from the packed scenes in it.
@@ -141,15 +151,16 @@ export function mount(host) {
   const address = new URLSearchParams(location.search);
   const asked = packed.dials.map(({ name }) => [name, address.get(`${packed.name}.${name}`)]);
   const numbers = asked.filter(([, value]) => value !== null && !Number.isNaN(Number(value)));
-  build(host, packed, { asked: Object.fromEntries(numbers) });
+  const page = build(host, packed, { asked: Object.fromEntries(numbers) });
+  if (LIVE) offer(host, page, LIVE);
 }
 
 // What anywidget calls: the sliders are those of ipywidgets, and the kernel answers.
 export function render({ model, el }) {
   el.classList.add("explorer");
-  const onMove = (wanted) => model.send(wanted);
-  const onReset = () => model.send(model.get("start"));
-  const show = picture(el, { alt: model.get("alt"), settings: () => "before", onMove, onReset });
+  const move = (wanted) => model.send(wanted);
+  const reset = () => model.send(model.get("start"));
+  const show = picture(el, { alt: model.get("alt"), settings: () => "before", move, reset });
   const update = () => show(model.get("scene"));
   model.on("change:scene", update);
   update();

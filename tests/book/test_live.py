@@ -1,0 +1,185 @@
+"""Any value, in Chromium: one click loads the library itself, offline, and every dial takes any
+value; before it nothing is loaded, and after it nothing is left."""
+
+import json
+from statistics import median
+from time import perf_counter
+
+import pytest
+
+from expertbank.book.explorers.live import dials_of, scene_of
+from pages import HTML, SIZES, violations
+from support import say, skip_or_fail
+
+# closed forms, the alpha-mixture on the shipped bank, D(R)
+TRIED = ("bsc", "mnist_bank", "blahut_arimoto")
+MOVES = 30
+STATE = "document.querySelector('.explorer').dataset.live"
+WORDS = "document.querySelector('.explorer-news p').textContent"
+# keeps what workers answer
+LISTEN = """() => {
+  window.answers = [];
+  const Plain = Worker;
+  window.Worker = class extends Plain {
+    constructor(...given) {
+      super(...given);
+      this.addEventListener("message", ({ data }) => data.answer && answers.push(data.answer));
+    }
+  };
+}"""
+# a slider set to a share of its way; resolves with the milliseconds until its picture is there
+MOVE = """([dial, share]) => new Promise(resolve => {
+  const host = document.querySelector('.explorer');
+  const slider = host.querySelectorAll('.explorer-dial input[type=range]')[dial];
+  const from = performance.now();
+  new MutationObserver((_, observer) => {
+    if (host.dataset.live !== 'ready') return;
+    observer.disconnect();
+    resolve(performance.now() - from);
+  }).observe(host, { attributeFilter: ['data-live'] });
+  slider.value = Number(slider.min) + share * (slider.max - slider.min);
+  slider.dispatchEvent(new Event('input'));
+})"""
+DIALS = """() => [...document.querySelectorAll('.explorer-dial input[type=number]')]
+  .map(field => [field.previousElementSibling.textContent, field.valueAsNumber])"""
+
+
+@pytest.fixture
+def tab(browser, site):
+    """A page with what it asked for, and requests to other hosts as problems."""
+    if not list((HTML / "_local" / "live").glob("*/worker.mjs")):
+        skip_or_fail("the site was built without what any value needs: see `make book`")
+    context = browser.new_context(viewport=dict(zip(("width", "height"), SIZES["desktop"])))
+    page = context.new_page()
+    page.asked, page.problems = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.add_init_script(f"({LISTEN})()")
+    yield page
+    assert all(url.startswith((site, "data:", "blob:")) for url in page.asked), page.asked
+    context.close()
+
+
+def visit_explorer(tab, site, name):
+    tab.goto(f"{site}/chapters/{name}.html", wait_until="load")
+    tab.locator(".explorer-live:visible").wait_for()
+
+
+def load(tab):
+    """Press the button and wait; the seconds until every dial takes any value."""
+    before = perf_counter()
+    tab.locator(".explorer-live").click()
+    tab.wait_for_function(f"['ready', 'off'].includes({STATE})", timeout=180_000)
+    assert tab.evaluate(STATE) == "ready", tab.evaluate(WORDS)
+    return perf_counter() - before
+
+
+def of_live(tab):
+    return [url for url in tab.asked if "/_local/live/" in url]
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_any_value_is_that_of_the_library_and_comes_at_once(tab, site, name, request):
+    visit_explorer(tab, site, name)
+    stops = tab.locator(".explorer-dial").count()
+    tab.locator(".explorer-dial input").first.press("ArrowRight")
+    tab.locator(".explorer-reset").click()
+    assert of_live(tab) == [], "nobody had asked"
+    seconds = load(tab)
+    dials = json.loads(dials_of(name))
+    assert tab.locator(".explorer-dial").count() == len(dials) >= stops
+    taken = []
+    for i in range(MOVES):
+        # places that no stop has, on each dial in turn
+        share = (0.31 + 0.6180339887 * i) % 1
+        taken.append(tab.evaluate(MOVE, [i % len(dials), share]))
+    shown = dict(tab.evaluate(DIALS))
+    values = {key: shown[dial["description"]] for key, dial in dials.items()}
+    assert any(values[key] not in dial["stops"] for key, dial in dials.items())
+    expected = json.loads(scene_of(name, json.dumps(values)))
+    found = json.loads(tab.evaluate("answers.at(-1)"))
+    readings = [(one["name"], one["value"]) for one in expected["readings"]]
+    assert [one["name"] for one in found["readings"]] == [label for label, _ in readings]
+    numbers = [one["value"] for one in found["readings"]]
+    assert numbers == pytest.approx([value for _, value in readings], rel=1e-9, abs=1e-9)
+    for panel, own in zip(found["panels"], expected["panels"], strict=True):
+        for series, its in zip(panel["series"], own["series"], strict=True):
+            assert series["y"] == pytest.approx(its["y"], rel=1e-9, abs=1e-9)
+    printed = tab.locator(".explorer-readings dd").first.inner_text()
+    one = expected["readings"][0]
+    assert printed.startswith(f"{one['value']:.{int(one['digits'])}f}".replace("-", "−"))
+    say(
+        request,
+        f"any value of {name}: ready after {seconds:.1f} s, a move takes {median(taken):.0f} ms",
+    )
+    assert median(taken) <= 150, taken
+    assert tab.problems == []
+
+
+def test_dials_speak_and_refuse_in_words_and_fit_a_phone(tab, site):
+    width, height = SIZES["phone"]
+    tab.set_viewport_size({"width": width, "height": height})
+    visit_explorer(tab, site, "bsc")
+    load(tab)
+    assert tab.locator(".explorer-live").get_attribute("aria-pressed") == "true"
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert violations(tab) == []
+    field = tab.get_by_label("true crossover p*: value")
+    field.fill("0.7")
+    assert tab.evaluate(WORDS) == "true crossover p* must be between 0 and 0.5"
+    field.fill("0.1234")
+    tab.wait_for_function(f"{STATE} === 'ready' && {WORDS} === ''")
+    found = json.loads(tab.evaluate("answers.at(-1)"))
+    at = {"beta": 1, "crossover": 0.1234, "sample_size": 100}
+    wanted = json.loads(scene_of("bsc", json.dumps(at)))
+    assert found["readings"][0]["value"] == pytest.approx(wanted["readings"][0]["value"], rel=1e-9)
+    slider = tab.get_by_label("sample size m", exact=True)
+    slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "101"
+    tab.locator(".explorer-reset").click()
+    assert slider.get_attribute("aria-valuetext") == "100"
+    # off again: the stops are back, and the second Python is gone
+    tab.locator(".explorer-live").click()
+    assert tab.locator(".explorer-dial").count() == 2
+    tab.wait_for_timeout(500)
+    assert tab.workers == []
+    assert tab.problems == []
+
+
+def test_loading_can_be_cancelled_and_leaving_frees_the_memory(tab, site):
+    visit_explorer(tab, site, "bsc")
+    button = tab.locator(".explorer-live")
+    button.click()
+    assert button.inner_text() == "Cancel"
+    tab.wait_for_function(f"{WORDS}.startsWith('Loading')")
+    assert tab.get_by_role("progressbar").is_visible()
+    button.click()
+    assert tab.evaluate(WORDS) == "Cancelled" and button.inner_text() == "Any value"
+    load(tab)
+    assert len(tab.workers) == 1
+    tab.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    tab.wait_for_timeout(500)
+    assert tab.workers == [] and tab.evaluate(STATE) == "off"
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize(
+    ("file", "answer", "words"),
+    [
+        ("pyodide.asm.wasm", {"status": 404}, "pyodide.asm.wasm could not be loaded (404)"),
+        ("pyodide.asm.wasm", {"body": b"no wasm"}, "pyodide.asm.wasm is not the file"),
+        ("scipy-", {"body": b"no wheel"}, "wasm32.whl could not be loaded"),
+        ("expertbank.zip", {"body": b"no zip"}, "expertbank.zip is not the file"),
+    ],
+)
+def test_a_broken_file_gives_words_and_trying_again_works(tab, site, file, answer, words):
+    visit_explorer(tab, site, "bsc")
+    broken = f"**/_local/live/*/{file}*"
+    tab.route(broken, lambda route: route.fulfill(**answer))
+    tab.locator(".explorer-live").click()
+    tab.wait_for_function(f"{STATE} === 'off'", timeout=120_000)
+    assert words in tab.evaluate(WORDS) and "try again" in tab.evaluate(WORDS)
+    assert tab.locator(".explorer-dial").count() == 2, "the stops work as before"
+    tab.unroute(broken)
+    load(tab)
