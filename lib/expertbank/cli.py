@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -440,22 +441,14 @@ def _print_learner(alpha: float, run: Selection) -> str:
 
 
 def _add_routes(commands) -> None:
-    from expertbank.routers.formats import FORMATS, describe_formats
+    from expertbank.routers.formats import describe_formats
+    from expertbank.routers.placement import ENGINES, PLACEMENTS
 
     text = "what a mixture of experts' router chose"
     routes = commands.add_parser("routes", help=f"{text}: routes report FILE", description=text)
     what = routes.add_subparsers(dest="what", required=True)
     option = _command(what, "report", _routes_report, formats=describe_formats())
-    option("file", metavar="FILE", nargs="+", help="choices, or statistics; or folders of them")
-    name = "default: by the name and the content of the file"
-    option("--format", choices=list(FORMATS), help=name)
-    experts = "number of experts, where FILE does not say it"
-    option("--experts", type=int, metavar="E", help=experts)
-    chosen = "experts that a token takes, where FILE does not say it"
-    option("--chosen", type=int, metavar="K", help=chosen)
-    column = "what a column is called here, as doc=sequence; text= leaves it out"
-    option("--column", action="append", default=[], metavar="NAME=OURS", help=column)
-    option("--by-file", action="store_true", help="each FILE numbers its own sequences")
+    _add_reading(option)
     domains = "number of domains; default: as many as FILE has"
     option("--domains", type=int, metavar="D", help=domains)
     positions = "count by position, 0 to P - 1"
@@ -469,6 +462,77 @@ def _add_routes(commands) -> None:
     option("--json", metavar="OUT", help="also write all numbers as JSON")
     page = "also write one page with figures, to be opened in a browser"
     option("--html", metavar="OUT", help=page)
+    option = _command(what, "place", _routes_place, formats=describe_formats())
+    _add_reading(option)
+    option("--devices", type=int, required=True, metavar="G", help="that share the experts")
+    option("--replicas", type=int, default=0, metavar="R", help="further slots, for busy experts")
+    option("--step", type=int, default=256, metavar="N", help="tokens computed at once")
+    option("--kind", choices=PLACEMENTS, default="coactivation", help="what --out writes")
+    option("--engine", choices=ENGINES, default="sglang", help="that loads it")
+    option("--out", metavar="OUT", help="write the map of physical to logical experts as JSON")
+
+
+def _add_reading(option) -> None:
+    """What every command on files of choices takes."""
+    from expertbank.routers.formats import FORMATS
+
+    option("file", metavar="FILE", nargs="+", help="choices, or statistics; or folders of them")
+    name = "default: by the name and the content of the file"
+    option("--format", choices=list(FORMATS), help=name)
+    experts = "number of experts, where FILE does not say it"
+    option("--experts", type=int, metavar="E", help=experts)
+    chosen = "experts that a token takes, where FILE does not say it"
+    option("--chosen", type=int, metavar="K", help=chosen)
+    column = "what a column is called here, as doc=sequence; text= leaves it out"
+    option("--column", action="append", default=[], metavar="NAME=OURS", help=column)
+    option("--by-file", action="store_true", help="each FILE numbers its own sequences")
+
+
+def _routes_place(options: argparse.Namespace) -> None:
+    """what expert parallelism pays, and a placement of the experts that pays less
+
+    Experts are placed on G devices in four ways, fitted on every second sequence of FILE and judged
+    on the others. FILE holds what a router chose, token by token:
+    {formats}
+
+    columns:
+      devices       devices that serve a token, on average
+      sent          other devices that a token is sent to: times the hidden size and the bytes of a
+                    number, what dispatch costs, and combine again
+      busiest       slots of the busiest device of a step over the mean, its median and 95 %
+                    quantile over steps: how long the others wait
+
+    examples:
+      expertbank routes place routes.npz --devices 4
+      expertbank routes place traces/ --devices 8 --replicas 8 --kind replicated --out map.json
+      expertbank routes place vllm.npz --experts 64 --devices 8 --engine vllm --out map.json
+    """
+    from expertbank.routers.communication import judge_placements
+    from expertbank.routers.formats import read_routing
+    from expertbank.routers.placement import PLACEMENTS, save_placement
+    from expertbank.routers.statistics import RouterStatistics
+
+    check_outputs([options.out], options.file)
+    counted = _statistics(options, n_domains=0)
+    sizes = RouterStatistics(counted.n_experts, counted.n_chosen)
+    kinds = dict.fromkeys(PLACEMENTS, 0) | {"replicated": options.replicas}
+    if not options.replicas and options.kind != "replicated":
+        del kinds["replicated"]
+
+    def read():
+        known = {"n_experts": counted.n_experts, "n_chosen": options.chosen}
+        return read_routing(options.file, options.format, columns=_columns(options), **known)
+
+    found = judge_placements(read, sizes, options.devices, kinds, options.step)
+    print(f"{'layer':10}{'placement':14}{'devices':>9}{'sent':>7}{'busiest':>9}{'95 %':>7}")
+    for name, ways in found.items():
+        for kind, paid in ways.items():
+            means = f"{paid.devices_a_token:9.2f}{paid.sent_a_token:7.2f}"
+            steps = f"{paid.busiest_device(0.5):9.2f}{paid.busiest_device(0.95):7.2f}"
+            print(f"{name!s:10}{kind:14}{means}{steps}")
+    if options.out:
+        maps = {name: ways[options.kind].placement for name, ways in found.items()}
+        save_placement(options.out, maps, options.devices, options.engine)
 
 
 def _routes_report(options: argparse.Namespace) -> None:
@@ -499,7 +563,8 @@ def _routes_report(options: argparse.Namespace) -> None:
     from expertbank.routers.report_page import write_html
 
     check_outputs([options.json, options.html], [*options.file, options.against])
-    statistics = _statistics(options)
+    labels = {"n_domains": options.domains, "n_positions": options.positions}
+    statistics = _statistics(options, n_tokens=options.tokens, **labels)
     layers = None
     if options.layer:
         layers = [_layer_name(text) for text in options.layer]
@@ -517,7 +582,7 @@ def _routes_report(options: argparse.Namespace) -> None:
         write_html(report, options.html)
 
 
-def _statistics(options: argparse.Namespace):
+def _statistics(options: argparse.Namespace, **labels: Any):
     from expertbank.routers.formats import statistics_of
 
     try:
@@ -528,9 +593,7 @@ def _statistics(options: argparse.Namespace):
             n_chosen=options.chosen,
             columns=_columns(options),
             by_file=options.by_file,
-            n_domains=options.domains,
-            n_positions=options.positions,
-            n_tokens=options.tokens,
+            **labels,
         )
     except ValueError as error:
         text = str(error).replace("give by_file=True", "give --by-file")

@@ -12,8 +12,10 @@ of which `routing_report` makes the report. Arrays of one's own are counted by `
 """
 
 from expertbank.routers.agreement import Agreement, compare_routing
+from expertbank.routers.communication import Communication, dropped_share, judge_placements
 from expertbank.routers.formats import read_routing, statistics_of
 from expertbank.routers.hooks import Choice, record_routing
+from expertbank.routers.placement import place, save_placement
 from expertbank.routers.report import LayerReport, RoutingReport, routing_report
 from expertbank.routers.report_page import write_html
 from expertbank.routers.statistics import (
@@ -26,16 +28,21 @@ from expertbank.routers.statistics import (
 __all__ = [
     "Agreement",
     "Choice",
+    "Communication",
     "LayerReport",
     "LayerStatistics",
     "RouterStatistics",
     "RoutingReport",
     "compare_routing",
+    "dropped_share",
+    "judge_placements",
     "load_statistics",
     "merge_statistics",
+    "place",
     "read_routing",
     "record_routing",
     "routing_report",
+    "save_placement",
     "statistics_of",
     "write_html",
 ]
