@@ -22,6 +22,7 @@ from expertbank.book.claims import (
     spread,
 )
 from expertbank.book.claims.registry import none_of
+from expertbank.bounds import xu_raginsky_bound
 from expertbank.information import binary_entropy
 from expertbank.rate_distortion import rate_distortion_curve
 
@@ -165,6 +166,18 @@ def test_repeated_tables_repeat_the_experiment():
             # the plug-in bias at M = 300, 20,000 draws of W
             slack = 0.05 if name == "information" else 0.0003
             assert abs(found.mean() - truth) < slack + 5 * found.std() / math.sqrt(6)
+
+
+def test_repeated_tables_take_other_sizes_of_an_experiment():
+    bank = load_bank()
+    tables = repeat_tables([bank], 2, sample_size=64, n_datasets=200)
+    bound = xu_raginsky_bound(tables["information"], 64, sigma=1)
+    assert np.array_equal(tables["bound"], bound)
+    truth = simulate(bank.losses("train"), 1, sample_size=64, n_datasets=20_000).gap
+    assert tables["pool_gap"][0, :, -1] == pytest.approx(truth, abs=0.01)
+    # a quarter of the images doubles the gap
+    usual = repeat_tables([bank], 2)["pool_gap"][0, :, -1]
+    assert tables["pool_gap"][0, :, -1].mean() > 1.5 * usual.mean()
 
 
 def test_spread_separates_banks_from_selections():

@@ -107,10 +107,14 @@ def spread(values: ArrayLike) -> Spread:
 
 
 def repeat_tables(
-    banks: list[ExpertBank], n_experiments: int = 10, rng: int = 0
+    banks: list[ExpertBank],
+    n_experiments: int = 10,
+    rng: int = 0,
+    sample_size: int = SAMPLE_SIZE,
+    n_datasets: int = PAPER_DATASETS,
 ) -> dict[str, np.ndarray]:
-    """P2's Table II on each bank, `n_experiments` times with M = 300 fresh datasets: quantity ->
-    (B, E, alphas).
+    """P2's Table II on each bank, `n_experiments` times with M fresh datasets of m images, in P2
+    300 of 256: quantity -> (B, E, alphas).
 
     Keys are those of `TABLE_1`, under the paper's protocol, and `pool_gap`, with the pool as exact
     population.
@@ -126,7 +130,7 @@ def repeat_tables(
         test_risks = bank.losses("test").mean(axis=0)
         shift = test_risks - pool.mean(axis=0)
         generator = np.random.default_rng([rng, index])
-        risks = empirical_risks(pool, SAMPLE_SIZE, n_experiments * PAPER_DATASETS, generator)
+        risks = empirical_risks(pool, sample_size, n_experiments * n_datasets, generator)
         for batch in np.split(risks, n_experiments):
             runs = [
                 select(batch, alpha_mixture(batch, alpha), test_risks, generator)
@@ -138,7 +142,7 @@ def repeat_tables(
     shape = (len(banks), n_experiments, len(names) + 1, len(TABLE_2))
     values = np.reshape(tables, shape)
     found = {name: values[:, :, i] for i, name in enumerate([*names, "pool_gap"])}
-    found["bound"] = np.asarray(xu_raginsky_bound(found["information"], SAMPLE_SIZE, sigma=1))
+    found["bound"] = np.asarray(xu_raginsky_bound(found["information"], sample_size, sigma=1))
     return found
 
 

@@ -40,7 +40,7 @@ def replicated_curves(alphas: ArrayLike, panels: Sequence[tuple]) -> Figure:
     fine = np.linspace(np.min(alphas), np.max(alphas), 101)
     for ax, (label, means, low, high, reported) in zip(axes, panels):
         means, low, high = (CubicSpline(alphas, y, axis=-1)(fine) for y in (means, low, high))
-        shade = {"color": SKY, "alpha": 0.3, "lw": 0, "label": "95% of experiments, M = 300"}
+        shade = {"color": SKY, "alpha": 0.3, "lw": 0, "label": "95% of experiments"}
         ax.fill_between(fine, low, high, **shade)
         others = ax.plot(fine, means[1:].T, "-", color=BLUE, lw=0.6)
         others[0].set_label("another bank")
