@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed \
-  reproduce batch-sizes report benchmark lock sbom clean lab notebooks serve pdf epub linkcheck live-test
+  reproduce batch-sizes report benchmark lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -120,6 +120,9 @@ pdf: conf.py $(BUNDLE)  ## the whole book as build/book.pdf, printed by Chromium
 epub: conf.py $(BUNDLE)  ## the whole book as build/book.epub, mathematics in MathML
 	$(SPHINX) $(SPHINX_OPTIONS) -D html_math_renderer=mathml -D pygments_style=default -b epub . build/epub
 	mv build/epub/*.epub build/book.epub
+
+offline: book  ## the whole book as one zip that works by double click: build/expertbank-book.zip
+	python chapters/_ext/offline.py _build/html build/expertbank-book.zip
 
 linkcheck: conf.py $(BUNDLE)  ## ask every external address in the book whether it is still there (online)
 	$(SPHINX) $(SPHINX_OPTIONS) -b linkcheck . build/linkcheck

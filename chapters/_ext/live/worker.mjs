@@ -44,10 +44,12 @@ function counting(plain, files, report, fail) {
   };
 }
 
-// Python with NumPy, SciPy and the library, from the folder `base`; `read` gives a file of it as an ArrayBuffer.
-export async function start(base, read, report) {
-  const { loadPyodide } = await import(`${base}pyodide.mjs`);
-  const pyodide = await loadPyodide({ indexURL: base });
+// Python with NumPy, SciPy and the library, from the folder `base`; `read` gives a file of it as an ArrayBuffer, `at` the
+// address of a module of it.
+export async function start(base, read, report, at = (name) => base + name) {
+  const modules = ["pyodide.mjs", "pyodide.asm.mjs"].map((name) => import(at(name)));
+  const [{ loadPyodide }, { default: createPyodideModule }] = await Promise.all(modules);
+  const pyodide = await loadPyodide({ indexURL: base, createPyodideModule });
   const done = await pyodide.loadPackage(["numpy", "scipy"], { messageCallback: () => {} });
   const missing = ["numpy", "scipy"].find((name) => !done.some((loaded) => loaded.name === name));
   if (missing) throw new Error(`${missing} could not be loaded, or is not the file that it must be`);
@@ -75,8 +77,25 @@ export function answer(pyodide, { ask, explorer, dials }) {
   }
 }
 
-async function serve() {
+// Where the files are: in the folder of this module, or, where it is text and has no address, with the page from disk
+// that hands them over.
+function inFolder() {
   const base = new URL("./", import.meta.url).href;
+  return { base, plain: self.fetch.bind(self), at: (name) => base + name };
+}
+
+function handedOver(files) {
+  const plain = async (address) => {
+    const name = String(address).split("/").pop();
+    const type = name.endsWith(".wasm") ? "application/wasm" : "application/octet-stream";
+    return new Response(files[name], { status: name in files ? 200 : 404, headers: { "Content-Type": type } });
+  };
+  const at = (name) => URL.createObjectURL(new Blob([files[name]], { type: "text/javascript" }));
+  return { base: "file:///", plain, at };
+}
+
+async function serve() {
+  let base = "";
   const waiting = new Map();
   let pyodide = null;
   let failed = false;
@@ -97,20 +116,25 @@ async function serve() {
     setTimeout(next);
   };
   self.addEventListener("unhandledrejection", ({ reason }) => pyodide || fail(String(reason?.message ?? reason)));
+  let give = null;
+  const given = new Promise((resolve) => (give = resolve));
   self.onmessage = ({ data }) => {
+    if (data.files) return give(data.files);
     const key = `${data.ask} ${data.explorer}`;
     waiting.delete(key);
     waiting.set(key, data);
     setTimeout(next);
   };
   try {
-    const plain = self.fetch.bind(self);
+    const source = import.meta.url.startsWith("data:") ? handedOver(await given) : inFolder();
+    const { plain, at } = source;
+    base = source.base;
     const listed = await plain(`${base}live.json`);
     if (!listed.ok) throw new Error(`live.json could not be loaded (${listed.status})`);
     const report = (progress) => postMessage({ progress });
     counting(plain, (await listed.json()).files, report, fail);
     const read = async (name) => (await fetch(base + name)).arrayBuffer();
-    pyodide = await start(base, read, report);
+    pyodide = await start(base, read, report, at);
     postMessage({ ready: true });
     next();
   } catch (error) {

@@ -1,6 +1,7 @@
 // "Any value": the library itself in the page. One click loads it from the site's own folder into a worker; then every
 // dial takes any value, and the worker answers in place of the stops.
 import { spoken } from "./draw.js";
+import { startWorker } from "./from_disk.js";
 import { escape } from "./panel.js";
 
 const megabytes = (bytes) => Math.round(bytes / 1e6);
@@ -8,10 +9,9 @@ const shown = (value) => Number(value.toPrecision(6));
 
 // A worker that answers questions; `report` hears how far it is, `fail` what went wrong for good.
 function connect(base, report, fail) {
-  const worker = new Worker(`${base}worker.mjs`, { type: "module" });
   const asked = new Map();
-  worker.onerror = (event) => fail(event.message || "worker.mjs could not be loaded");
-  worker.onmessage = ({ data }) => {
+  let ended = false;
+  const answered = ({ data }) => {
     if (data.failed) fail(data.failed);
     if (data.progress) report(data.progress);
     const [resolve, reject] = asked.get(data.id) ?? [];
@@ -19,13 +19,24 @@ function connect(base, report, fail) {
     if (data.error) reject?.(new Error(data.error));
     if (data.answer) resolve?.(JSON.parse(data.answer));
   };
+  const started = startWorker(base).then((worker) => {
+    worker.onerror = (event) => fail(event.message || "worker.mjs could not be loaded");
+    worker.onmessage = answered;
+    return worker;
+  });
+  started.catch((error) => ended || fail(error.message));
+  const tell = (act) => started.then(act, () => {});
   let id = 0;
   const ask = (question) =>
     new Promise((...settle) => {
       asked.set(++id, settle);
-      worker.postMessage({ ...question, id });
+      tell((worker) => worker.postMessage({ ...question, id }));
     });
-  return { ask, end: () => worker.terminate() };
+  const end = () => {
+    ended = true;
+    tell((worker) => worker.terminate());
+  };
+  return { ask, end };
 }
 
 // What a dial's slider moves over: every value of `live`, powers of ten for a step of "log", else the stops.

@@ -1,0 +1,294 @@
+"""The whole book as one zip that works by double click, in Chromium with every host cut off and in
+Firefox; and Firefox on the book from a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import zipfile
+from statistics import median
+from urllib.parse import unquote
+
+import pytest
+
+import firefox
+from expertbank.book.explorers.live import dials_of, scene_of
+from pages import HTML, LECTURES, PAGES, SIZES, WITH_EXPLORER
+from references import ROOT
+from support import say, skip_or_fail
+
+sys.path.append(str(ROOT / "chapters" / "_ext"))
+import carrier
+import offline
+
+MOVES = 30
+# milliseconds of a move in Firefox, which takes four times the processor time of Chromium
+SLOW_MOVE = 2000
+# formulas, formulas with errors, pixels that the page is too wide, fonts and pictures not loaded
+WHOLE = """(async () => {
+  if (window.MathJax) await MathJax.startup.promise;
+  await document.fonts.ready;
+  const count = selector => document.querySelectorAll(selector).length;
+  const { scrollWidth, clientWidth } = document.documentElement;
+  return [count('.math') - count('mjx-container') <= 0, count('mjx-merror'),
+    Math.max(0, scrollWidth - clientWidth),
+    [...document.fonts].filter(font => font.status === 'error').length,
+    [...document.images].filter(image => image.complete && !image.naturalWidth).length];
+})()"""
+IS_WHOLE = [True, 0, 0, 0, 0]
+READINGS = "document.querySelector('.explorer-readings').innerText"
+SVG = "!!document.querySelector('.explorer-svg svg')"
+STATE = "document.querySelector('.explorer').dataset.live"
+WORDS = "document.querySelector('.explorer-news p').textContent"
+SETTLED = f"['ready', 'off'].includes({STATE})"
+# seconds from the press of the button until every dial takes any value
+BEGIN = "(window.begun = performance.now(), document.querySelector('.explorer-live').click())"
+SECONDS = "(performance.now() - begun) / 1000"
+# moves sliders to places that no stop has, each dial in turn; milliseconds until its picture is
+# there, the values at the end, and the readings
+LATENCIES = f"""(async () => {{
+  const host = document.querySelector('.explorer');
+  const sliders = [...host.querySelectorAll('.explorer-dial input[type=range]')];
+  const move = i => new Promise(resolve => {{
+    const slider = sliders[i % sliders.length];
+    const begun = performance.now();
+    new MutationObserver((_, observer) => {{
+      if (host.dataset.live !== 'ready') return;
+      observer.disconnect();
+      resolve(performance.now() - begun);
+    }}).observe(host, {{ attributeFilter: ['data-live'] }});
+    const share = (0.31 + 0.6180339887 * i) % 1;
+    slider.value = Number(slider.min) + share * (slider.max - slider.min);
+    slider.dispatchEvent(new Event('input'));
+  }});
+  const taken = [];
+  for (let i = 0; i < {MOVES}; i++) taken.push(await move(i));
+  const fields = [...host.querySelectorAll('.explorer-dial input[type=number]')]
+    .map(field => [field.previousElementSibling.textContent, field.valueAsNumber]);
+  const shown = [...host.querySelectorAll('.explorer-readings dd')].map(dd => dd.textContent);
+  return [taken, fields, shown];
+}})()"""
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The folder that a reader has after unpacking the zip."""
+    assert HTML.is_dir(), "run `make book`"
+    folder = tmp_path_factory.mktemp("offline")
+    carrier.write_zip(folder / "book.zip", offline.members(HTML))
+    with zipfile.ZipFile(folder / "book.zip") as packed:
+        packed.extractall(folder)
+    return folder / offline.TOP
+
+
+@pytest.fixture(scope="module")
+def live_book(book):
+    """The same, where it holds what any value needs."""
+    if not list(book.glob("_local/live/*/live.json.js")):
+        skip_or_fail("the site was built without what any value needs: see `make book`")
+    return book
+
+
+@pytest.fixture
+def tab(browser):
+    """A page that no host answers, with what went wrong."""
+    width, height = SIZES["desktop"]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.problems = []
+    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+
+    def refuse(route):
+        page.problems.append(f"asked for {route.request.url}")
+        route.abort()
+
+    page.route(re.compile("^(?!file:|data:|blob:)"), refuse)
+    yield page
+    assert page.problems == []
+    context.close()
+
+
+# --- the zip ---
+
+
+def test_the_same_site_gives_the_same_zip(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    live = site / "_local" / "live" / "key"
+    live.mkdir(parents=True)
+    (site / "index.html").write_text("<p>a page</p>")
+    (site / "404.html").write_text("<p>of a server</p>")
+    (live / "live.json").write_text('{"files": {}}')
+    (live / "worker.mjs").write_text("serve()")
+    carrier.write_zip(tmp_path / "one.zip", offline.members(site))
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    (live / "worker.mjs").touch()
+    carrier.write_zip(tmp_path / "two.zip", reversed(list(offline.members(site))))
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as packed:
+        names = packed.namelist()
+        assert {entry.date_time for entry in packed.infolist()} == {carrier.DATE}
+    place = f"{offline.TOP}/_local/live/key"
+    assert names == [f"{place}/live.json.js", f"{place}/worker.mjs.js", f"{offline.TOP}/index.html"]
+
+
+def test_every_link_of_the_zip_leads_to_a_file(book):
+    broken = set()
+    pages = [page for page in book.rglob("*.html") if "_static" not in page.parts]
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        text = re.sub(r"<(script|style)\b[^>]*>.*?</\1>", "", page.read_text(), flags=re.S)
+        for target in re.findall(r'\s(?:href|src)="([^"#?]+)', text):
+            outside = re.match(r"[a-z]+:", target)
+            # a folder would be listed, not opened
+            if not outside and not (page.parent / unquote(target)).resolve().is_file():
+                broken.add((page.relative_to(book).as_posix(), target))
+    assert broken == set()
+
+
+def test_what_any_value_needs_is_there_once_with_its_licences(live_book, request):
+    [listing] = live_book.glob("_local/live/*/live.json.js")
+    kept = {path.name for path in listing.parent.iterdir() if path.is_file()}
+    assert kept and all(name.endswith(".js") for name in kept)
+    assert "MIT License" in (listing.parent / "LICENCES" / "expertbank.txt").read_text()
+    zipped = (live_book.parent / "book.zip").stat().st_size
+    say(request, f"the whole book as one zip: {zipped / 1e6:.1f} MB")
+    assert zipped < 60e6
+
+
+# --- Chromium, from disk ---
+
+
+def test_chromium_shows_every_page_from_disk(tab, book):
+    found = {}
+    for name in PAGES:
+        tab.goto((book / f"{name}.html").as_uri(), wait_until="load")
+        found[name] = tab.evaluate(WHOLE)
+    assert {name: state for name, state in found.items() if state != IS_WHOLE} == {}
+
+
+def test_chromium_opens_the_zip_at_its_start_and_searches_it(tab, book):
+    tab.goto((book / "index.html").as_uri())
+    tab.wait_for_url("**/chapters/start.html")
+    tab.goto(f"{(book / 'search.html').as_uri()}?q=alphabet")
+    tab.locator("#search-results li a").first.click()
+    tab.wait_for_url("**/chapters/*.html*")
+
+
+def test_chromium_moves_every_explorer_from_disk(tab, book):
+    for name in WITH_EXPLORER:
+        tab.goto((book / "chapters" / f"{name}.html").as_uri(), wait_until="load")
+        tab.wait_for_function(SVG)
+        before = tab.evaluate(READINGS)
+        slider = tab.locator(".explorer-dial input").first
+        slider.press("ArrowRight")
+        slider.press("ArrowRight")
+        assert tab.evaluate(READINGS) != before, name
+
+
+def is_that_of_the_library(name, fields, shown):
+    """Whether the readings on the page are those of this Python at the same values."""
+    dials = json.loads(dials_of(name))
+    by_label = dict(fields)
+    labels = {
+        key: f"{dial['description']}, {dial['unit']}" if dial["unit"] else dial["description"]
+        for key, dial in dials.items()
+    }
+    values = {key: by_label[label] for key, label in labels.items() if label in by_label}
+    starts = {key: dial["start"] for key, dial in dials.items()}
+    scene = json.loads(scene_of(name, json.dumps(starts | values)))
+    expected = [reading["value"] for reading in scene["readings"]]
+    found = [float(re.sub(r"[^\d.e-]", "", text.replace("−", "-")) or "nan") for text in shown]
+    assert len(found) == len(expected)
+    for value, wanted in zip(found, expected):
+        if isinstance(wanted, float):
+            assert value == pytest.approx(wanted, rel=1e-2, abs=1e-3), (name, values)
+
+
+@pytest.mark.parametrize("name", ["bsc", "blahut_arimoto"])
+def test_chromium_takes_any_value_from_disk(tab, live_book, request, name):
+    tab.goto((live_book / "chapters" / f"{name}.html").as_uri(), wait_until="load")
+    tab.evaluate(BEGIN)
+    tab.wait_for_function(SETTLED, timeout=240_000)
+    seconds = tab.evaluate(SECONDS)
+    assert tab.evaluate(STATE) == "ready", tab.evaluate(WORDS)
+    taken, fields, shown = tab.evaluate(LATENCIES)
+    is_that_of_the_library(name, fields, shown)
+    say(
+        request,
+        f"any value of {name} from disk in Chromium: {seconds:.0f} s to ready, "
+        f"a move {median(taken):.0f} ms, the slowest {max(taken):.0f}",
+    )
+    assert median(taken) <= 150
+    tab.locator(".explorer-live").click()
+    tab.wait_for_timeout(500)
+    assert tab.workers == []
+
+
+def test_a_book_without_the_scripts_says_how_to_get_them(tab, site):
+    tab.goto((HTML / "chapters" / "bsc.html").as_uri(), wait_until="load")
+    tab.evaluate(BEGIN)
+    tab.wait_for_function(f"{STATE} === 'off'")
+    assert "`make offline`" in tab.evaluate(WORDS)
+    tab.problems.remove("Failed to load resource: net::ERR_FILE_NOT_FOUND")
+
+
+# --- Firefox, from a server and from disk ---
+
+ROOTS = ["http", "disk"]
+
+
+@pytest.fixture(scope="module", params=ROOTS)
+def root(request, site, book):
+    """The address of the book, and whether it is on a server."""
+    return site if request.param == "http" else book.as_uri()
+
+
+def seen(root, plan, **options):
+    """What Firefox found, after checking that nothing went wrong and no other host was asked."""
+    found = firefox.visits([(f"{root}/{place}", steps) for place, steps in plan], **options)
+    own = (root, "data:", "blob:")
+    for visit in found:
+        assert visit["problems"] == [], visit["address"]
+        assert all(url.startswith(own) for url in visit["asked"]), visit["asked"]
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_firefox_shows_every_page(root, size):
+    # the pages that hold most on a phone
+    names = PAGES if size == "desktop" else [f"chapters/{name}" for name in LECTURES[:6]]
+    found = seen(root, [(f"{name}.html", [["evaluate", WHOLE]]) for name in names], size=size)
+    states = dict(zip(names, (visit["gave"] for visit in found)))
+    assert {name: state for name, state in states.items() if state != [IS_WHOLE]} == {}
+
+
+def test_firefox_moves_every_explorer_and_searches(root):
+    slider = ".explorer-dial input"
+    press = ["press", slider, "ArrowRight"]
+    steps = [["wait", SVG, 10_000], ["evaluate", READINGS], press, press, ["evaluate", READINGS]]
+    plan = [(f"chapters/{name}.html", steps) for name in WITH_EXPLORER]
+    listed = "document.querySelectorAll('#search-results li a').length"
+    plan.append(("search.html?q=alphabet", [["wait", listed, 10_000], ["evaluate", listed]]))
+    *moved, searched = seen(root, plan)
+    for name, visit in zip(WITH_EXPLORER, moved):
+        assert visit["gave"][1] != visit["gave"][-1], name
+    assert searched["gave"][-1] >= 1
+
+
+def test_firefox_takes_any_value(root, live_book, request):
+    names = ["bsc", "blahut_arimoto"]
+    ready = ["evaluate", f"[{STATE}, {WORDS}, {SECONDS}]"]
+    steps = [["evaluate", BEGIN], ["wait", SETTLED, 240_000], ready, ["evaluate", LATENCIES]]
+    for name, visit in zip(names, seen(root, [(f"chapters/{name}.html", steps) for name in names])):
+        state, words, seconds = visit["gave"][2]
+        assert state == "ready", words
+        taken, fields, shown = visit["gave"][3]
+        is_that_of_the_library(name, fields, shown)
+        say(
+            request,
+            f"any value of {name} in Firefox from {root.partition(':')[0]}: {seconds:.0f} s to "
+            f"ready, a move {median(taken):.0f} ms, the slowest {max(taken):.0f}",
+        )
+        assert median(taken) <= SLOW_MOVE
