@@ -43,11 +43,17 @@ WITHOUT = ("stats", "io", "signal", "integrate", "ndimage", "cluster", "odr", "f
 WITHOUT += ("datasets", "differentiate")
 NOT_LOADED = {".pxd", ".pyi", ".pyx", ".h", ".c", ".a", ".ini", ".txt", ".md"}
 # parts of the library that the page has no use for: they train, draw or ask a kernel
-LEFT_OUT = ("training", "book/figures", "book/explorers/widget.py", "book/explorers/explorer.css")
+LEFT_OUT = ("training", "book/figures/vector.py", "book/explorers/widget.py")
+LEFT_OUT += ("book/explorers/explorer.css",)
 LEFT_OUT += ("cli.py",)
 LOADED = {".py", ".toml", ".jinja", ".css"}
 SHIPPED = ("banks/mnist", "banks/specialists", "gates", "testbed")
 NOT_SHIPPED = {".safetensors"}
+# what cells of a chapter may ask for and "any value" does without, each loaded by itself when it is
+# asked for: these parts of SciPy in one zip, and the other files of `data/`
+LATER = "later"
+KINDS = ("banks", "benchmarks", "gates", "routers", "testbed")
+REST = "scipy-rest.zip"
 # the earliest date that a zip can state
 DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -164,21 +170,26 @@ def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
             file.writestr(entry, content, compresslevel=9)
 
 
-def is_used(name: str) -> bool:
-    """Whether the library on the page needs this member of NumPy's or SciPy's wheel."""
+def is_kept(name: str) -> bool:
+    """Whether a cell of a page may need this member of NumPy's or SciPy's wheel."""
     top, *rest = name.split("/")
-    if name.endswith("/") or not rest or (top == "scipy" and rest[0] in WITHOUT):
+    if name.endswith("/") or not rest:
         return False
     if top.endswith(".dist-info"):
         return rest[-1] != "RECORD"
     return "tests" not in rest and Path(name).suffix not in NOT_LOADED
 
 
-def trimmed(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """The members of a wheel that are used."""
+def is_rest(name: str) -> bool:
+    """Whether a member of a wheel belongs to what the library does without."""
+    return name.startswith(tuple(f"scipy/{part}/" for part in WITHOUT))
+
+
+def trimmed(content: bytes, rest: bool = False) -> Iterator[tuple[str, bytes]]:
+    """The members of a wheel that the library uses, or the rest that a cell may use."""
     with zipfile.ZipFile(io.BytesIO(content)) as whole:
         for name in whole.namelist():
-            if is_used(name):
+            if is_kept(name) and is_rest(name) == rest:
                 yield name, whole.read(name)
 
 
@@ -192,6 +203,15 @@ def library_files() -> Iterator[tuple[str, Path]]:
         for path in sorted((DATA / folder).iterdir()):
             if path.suffix not in NOT_SHIPPED:
                 yield f"expertbank/shipped/data/{folder}/{path.name}", path
+
+
+def later_files() -> Iterator[tuple[str, Path]]:
+    """The shipped data that the zip of the library leaves out, by its place in `data/`."""
+    for path in sorted(DATA.rglob("*")):
+        place = path.relative_to(DATA)
+        is_shipped = path.is_file() and path.suffix not in NOT_SHIPPED
+        if is_shipped and place.parent.as_posix() not in SHIPPED and place.parts[0] in KINDS:
+            yield place.as_posix(), path
 
 
 def compiled(
@@ -275,8 +295,9 @@ def build(out: Path, cache: Path | None = None) -> Path:
     """
     cache = cache_folder() if cache is None else cache
     members = [(name, path.read_bytes()) for name, path in library_files()]
+    later = [(name, path.read_bytes()) for name, path in later_files()]
     lock = read_lock()
-    key = key_of(members)
+    key = key_of([*members, *later])
     listing = out / "live.json"
     if listing.is_file() and json.loads(listing.read_text())["key"] == key:
         return out
@@ -284,6 +305,7 @@ def build(out: Path, cache: Path | None = None) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         fill(Path(folder) / "live", wheels, members, lock)
+        leave_for_later(Path(folder) / "live" / LATER, wheels["scipy"], later)
         shutil.rmtree(out, ignore_errors=True)
         list_files(Path(folder) / "live", key)
         shutil.move(Path(folder) / "live", out)
@@ -307,14 +329,27 @@ def fill(out: Path, wheels: dict[str, bytes], members: list[tuple[str, bytes]], 
         (out / "LICENCES" / name).write_bytes(content)
 
 
+def leave_for_later(out: Path, scipy: bytes, data: list[tuple[str, bytes]]) -> None:
+    """Write what cells may ask for."""
+    out.mkdir()
+    write_zip(out / REST, compiled(trimmed(scipy, rest=True)))
+    for name, content in data:
+        (out / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / "data" / name).write_bytes(content)
+
+
 def list_files(folder: Path, key: str) -> None:
-    """Write `live.json`: the files with their sizes and hashes, and what they were made of."""
+    """Write `live.json`: the files with their sizes and hashes, which files are there for later,
+    and what all was made of."""
     files = {}
     for path in sorted(folder.iterdir()):
         if path.is_file():
             content = path.read_bytes()
             files[path.name] = {"bytes": len(content), "sha256": sha256_of(content)}
-    (folder / "live.json").write_text(json.dumps({"key": key, "files": files}, indent=1))
+    later = [path for path in sorted((folder / LATER).rglob("*")) if path.is_file()]
+    places = [path.relative_to(folder / LATER).as_posix() for path in later]
+    stated = {"key": key, "files": files, "later": places}
+    (folder / "live.json").write_text(json.dumps(stated, indent=1))
 
 
 def cache_folder() -> Path:

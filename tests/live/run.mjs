@@ -1,16 +1,29 @@
-// The page's own Python under Node.js: `node run.mjs WORKER BASE` reads { questions } and writes their answers, or
-// reads { folder, code } and runs the code with the folder at /work. WORKER is the module of the page's worker.
+// The page's own Python under Node.js: `node run.mjs WORKER BASE` reads { questions } and writes their answers, reads
+// { cells } and writes what these print, show and answer, or reads { folder, code } and runs the code with the folder at
+// /work. WORKER is the module of the page's worker.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [, , worker, base] = process.argv;
-const { answer, start } = await import(pathToFileURL(worker));
-const { questions, folder, code } = JSON.parse(readFileSync(0, "utf8"));
+const { answer, start, withCells } = await import(pathToFileURL(worker));
+const { questions, cells, folder, code } = JSON.parse(readFileSync(0, "utf8"));
 const say = (text) => process.stdout.write(text);
 try {
   const pyodide = await start(base, async (name) => readFileSync(base + name).buffer, () => {});
   if (questions) {
     say(JSON.stringify(questions.map((asked) => JSON.parse(answer(pyodide, asked)))));
+  } else if (cells) {
+    let said = [];
+    const { later } = JSON.parse(readFileSync(`${base}live.json`, "utf8"));
+    const lay = (folder, name, place) => pyodide.FS.writeFile(`${folder}/${name}`, readFileSync(`${base}later/${place}`));
+    const notebook = withCells(pyodide, later, lay, (kind, text) => said.push([kind, text]));
+    const run = (cell) => {
+      said = [];
+      const begun = performance.now();
+      const answered = JSON.parse(answer(pyodide, { ask: "run", ...cell }, notebook));
+      return { ...answered, said, seconds: (performance.now() - begun) / 1000 };
+    };
+    say(JSON.stringify(cells.map(run)));
   } else {
     pyodide.setStdout({ batched: (line) => say(`${line}\n`) });
     pyodide.FS.mkdirTree("/work");

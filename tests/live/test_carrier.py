@@ -142,6 +142,18 @@ def test_the_library_in_the_page_is_what_the_page_uses(base):
     assert "expertbank/book/explorers/live.py" in names
     assert "expertbank/book/explorers/__pycache__/live.cpython-314.pyc" in names
     assert "expertbank/shipped/data/banks/mnist/predictions.npz" in names
-    left_out = ("expertbank/training", "expertbank/book/figures", "expertbank/cli", "tests/")
+    left_out = ("expertbank/training", "expertbank/book/figures/vector", "expertbank/cli", "tests/")
     assert not [name for name in names if name.startswith(left_out)]
+    # what cells may ask for lies beside it, each file by itself
+    later = json.loads((base / "live.json").read_text())["later"]
+    assert sorted(later) == [
+        path.relative_to(base / "later").as_posix()
+        for path in sorted((base / "later").rglob("*"))
+        if path.is_file()
+    ]
+    assert "data/banks/family/grid-05000/predictions.npz" in later
+    assert not [name for name in later if name.endswith(".safetensors")]
+    with zipfile.ZipFile(base / "later" / carrier.REST) as content:
+        parts = {name.split("/")[1] for name in content.namelist()}
+    assert "stats" in parts and parts <= set(carrier.WITHOUT)
     assert not [name for name in names if name.endswith((".safetensors", ".js", "widget.py"))]

@@ -1,6 +1,10 @@
 // The library itself in the page. As a module worker it is asked { id, ask, explorer, dials }, where `ask` is "dials"
 // or "scene", and answers { id, answer } or { id, error }; while it loads it says { progress }, then { ready }, or
-// { failed }. Of several scenes asked for while it computes, the last one is answered. Node.js imports `start` alone.
+// { failed }. Of several scenes asked for while it computes, the last one is answered. Asked { id, ask: "run", code,
+// label } it runs a cell, says { id, kind, text } of what that prints and shows, and answers; an `explorer` that is a
+// number is one that a cell has shown. Asked { id, ask: "own", method, args, file } it answers about a reader's own table.
+// Node.js imports `start`, `answer` and `withCells`.
+const PACKAGES = "/lib/python3.14/site-packages";
 const STAGES = { "pyodide.asm.wasm": "Python", "python_stdlib.zip": "Python", "expertbank.zip": "the library" };
 
 // Whether content has the hash of a listed file; true where a page may not form hashes.
@@ -54,7 +58,7 @@ export async function start(base, read, report, at = (name) => base + name) {
   const missing = ["numpy", "scipy"].find((name) => !done.some((loaded) => loaded.name === name));
   if (missing) throw new Error(`${missing} could not be loaded, or is not the file that it must be`);
   try {
-    pyodide.unpackArchive(await read("expertbank.zip"), "zip", { extractDir: "/lib/python3.14/site-packages" });
+    pyodide.unpackArchive(await read("expertbank.zip"), "zip", { extractDir: PACKAGES });
   } catch (error) {
     throw new Error(`expertbank.zip is damaged (${error.message.trim().split("\n").pop()})`);
   }
@@ -62,18 +66,57 @@ export async function start(base, read, report, at = (name) => base + name) {
   return pyodide;
 }
 
-// The answer to one question, as JSON text.
-export function answer(pyodide, { ask, explorer, dials }) {
-  let live = null;
+// What runs cells; `write` hears what they print. `lay` puts a file of `later` where a cell may open it.
+export function withCells(pyodide, later, lay, write) {
+  const goal = `${PACKAGES}/expertbank/shipped`;
+  for (const place of later) {
+    const [name, ...folders] = `${goal}/${place}`.split("/").reverse();
+    const folder = folders.reverse().join("/");
+    pyodide.FS.mkdirTree(folder);
+    lay(folder, name, place);
+  }
+  const cells = pyodide.pyimport("expertbank.book.cells");
+  cells.find_rest(`${goal}/scipy-rest.zip`, PACKAGES);
+  return cells.Notebook(write);
+}
+
+// What "Your own experts" asks: a method of its session in Python, with a file that lies in the memory of this worker.
+let session = null;
+function own(pyodide, { method, args: given, file }, say) {
+  // what is undefined is None there
+  const args = given.map((value) => value ?? undefined);
+  session ??= pyodide.pyimport("expertbank.book.your_table.session").Session((words) => say("step", words));
+  pyodide.FS.mkdirTree("/own");
+  pyodide.FS.chdir("/own");
+  if (!file) return session[method](...args);
+  pyodide.FS.writeFile(file.name, new Uint8Array(file.content), { canOwn: true });
   try {
-    live = pyodide.pyimport("expertbank.book.explorers.live");
+    return session[method](file.name, ...args);
+  } finally {
+    pyodide.FS.unlink(file.name);
+  }
+}
+
+function respond(pyodide, notebook, { ask, explorer, dials, code, label, ...question }, say) {
+  if (ask === "run") return notebook.run(code, label);
+  if (ask === "own") return own(pyodide, question, say);
+  if (typeof explorer === "number") return notebook.scene(explorer, JSON.stringify(dials));
+  const live = pyodide.pyimport("expertbank.book.explorers.live");
+  try {
     return ask === "dials" ? live.dials_of(explorer) : live.scene_of(explorer, JSON.stringify(dials));
+  } finally {
+    live.destroy();
+  }
+}
+
+// The answer to one question, as JSON text; `notebook` is what `withCells` gives, and `say` hears what comes before it.
+export function answer(pyodide, question, notebook, say) {
+  try {
+    return respond(pyodide, notebook, question, say);
   } catch (error) {
     // the last line of a traceback says what was wrong
     const last = error.message.trim().split("\n").pop();
     throw new Error(last.replace(/^\w+(\.\w+)*: /, ""));
-  } finally {
-    live?.destroy();
   }
 }
 
@@ -98,6 +141,9 @@ async function serve() {
   let base = "";
   const waiting = new Map();
   let pyodide = null;
+  let notebook = null;
+  let later = [];
+  let now = 0;
   let failed = false;
   const fail = (words) => {
     if (!failed) postMessage({ failed: words });
@@ -108,7 +154,12 @@ async function serve() {
     if (!pyodide || !asked) return;
     waiting.delete(key);
     try {
-      postMessage({ id: asked.id, answer: answer(pyodide, asked) });
+      const write = (kind, text) => postMessage({ id: now, kind, text });
+      // it is loaded when a cell opens it
+      const lay = (folder, name, place) => pyodide.FS.createLazyFile(folder, name, `${base}later/${place}`, true, false);
+      if (asked.ask === "run") notebook ??= withCells(pyodide, later, lay, write);
+      now = asked.id;
+      postMessage({ id: asked.id, answer: answer(pyodide, asked, notebook, write) });
     } catch (error) {
       postMessage({ id: asked.id, error: error.message });
     }
@@ -120,7 +171,7 @@ async function serve() {
   const given = new Promise((resolve) => (give = resolve));
   self.onmessage = ({ data }) => {
     if (data.files) return give(data.files);
-    const key = `${data.ask} ${data.explorer}`;
+    const key = ["run", "own"].includes(data.ask) ? data.id : `${data.ask} ${data.explorer}`;
     waiting.delete(key);
     waiting.set(key, data);
     setTimeout(next);
@@ -132,7 +183,9 @@ async function serve() {
     const listed = await plain(`${base}live.json`);
     if (!listed.ok) throw new Error(`live.json could not be loaded (${listed.status})`);
     const report = (progress) => postMessage({ progress });
-    counting(plain, (await listed.json()).files, report, fail);
+    const list = await listed.json();
+    later = list.later;
+    counting(plain, list.files, report, fail);
     const read = async (name) => (await fetch(base + name)).arrayBuffer();
     pyodide = await start(base, read, report, at);
     postMessage({ ready: true });

@@ -3,13 +3,41 @@ a run is the one that the text was written for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+Keep = Callable[[str, str], None]
 
-def numbers_of(chapter: str) -> Callable[[str, str], None]:
+
+def _glued(name: str, text: str) -> None:
+    from myst_nb import glue  # the library's other parts do without the book's tools
+
+    glue(name, text, display=False)
+
+
+_keep: ContextVar[Keep] = ContextVar("keep", default=_glued)
+
+
+@contextmanager
+def kept_by(keep: Keep) -> Iterator[None]:
+    """Where numbers go to `keep(name, text)` in place of the notebook: in a page.
+
+    >>> with kept_by(print):
+    ...     numbers_of("bsc")("crossing", "0.102")
+    bsc_crossing 0.102
+    """
+    token = _keep.set(keep)
+    try:
+        yield
+    finally:
+        _keep.reset(token)
+
+
+def numbers_of(chapter: str) -> Keep:
     """A function `show(key, text)` that keeps a number as the chapter's sentences print it.
 
     A sentence of the chapter `bsc` names what `show("crossing", "0.102")` kept by the key
@@ -18,10 +46,9 @@ def numbers_of(chapter: str) -> Callable[[str, str], None]:
     >>> show = numbers_of("bsc")
     >>> show("crossing", f"{0.10234:.3f}")
     """
-    from myst_nb import glue  # the library's other parts do without the book's tools
 
     def show(key: str, text: str) -> None:
-        glue(f"{chapter}_{key}", text, display=False)
+        _keep.get()(f"{chapter}_{key}", text)
 
     return show
 

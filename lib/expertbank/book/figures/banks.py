@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from expertbank.book.figures.style import (
@@ -29,12 +27,17 @@ from expertbank.book.figures.style import (
     name_ticks,
     named_lines,
     panel_canvas,
+    sample,
     smooth_band,
     smooth_line,
 )
-from expertbank.book.figures.vector import BookFigure
 from expertbank.rate_distortion import RateDistortionCurve
 from expertbank.uncertainty import AccuracyRateCost, CurveBand
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from expertbank.book.figures.vector import BookFigure
 
 # a bound is drawn at plus and minus its value; markers would sit on the frame
 BOUND_LOOKS: Any = ({"color": RED, "ls": "--"}, {"color": GREEN, "ls": "-."})
@@ -242,7 +245,8 @@ def stalling(
     kept = left.loglog(steps, shares[steps - 1][:, used], "-", color=BLUE, lw=1)
     kept[0].set_label("used at the optimum")
     fading = left.loglog(steps, shares[steps - 1][:, ~used], "--", color=RED, lw=1)
-    fading[0].set_label("not used")
+    for line in fading[:1]:  # none fade where the optimum uses all
+        line.set_label("not used")
     left.set(xlabel="Blahut-Arimoto steps", ylabel="share of an expert", ylim=(1e-9, 2))
     slow = {f"Blahut-Arimoto, {name}": path[steps - 1] for name, path in gaps.items()}
     named_lines(right, steps, slow, marker="")
@@ -314,9 +318,9 @@ def bootstrap_bands(panels: dict[str, CurveBand], full: RateDistortionCurve) -> 
         smooth_band(ax, band.rates, band.simultaneous_low, band.simultaneous_high, **whole)
         each = {"color": BLUE, "label": "95%, each rate", **shade}
         smooth_band(ax, band.rates, band.low, band.high, **each)
-        lines = {"$D$ of the 2,000": band.distortion, "$D$ of all 10,000": full.upper(band.rates)}
+        lines = {"$D$ of the sample": band.distortion, "$D$ of all": full.upper(band.rates)}
         named_lines(ax, band.rates, lines, "", marker="")
-        ax.set(xlabel="rate, nats", title=name, ylim=(0, 0.13))
+        ax.set(xlabel="rate, nats", title=name, ylim=(0, None))
     axes[0].set_ylabel("expected loss")
     axes[0].legend(fontsize=8)
     return figure
@@ -329,10 +333,10 @@ def optimism_by_size(sizes: Sequence[int], sides: dict[str, Pair]) -> Figure:
     for ax, (name, (fitted, held_out)) in zip(axes, sides.items()):
         sides_of = {"the inputs fitted to": fitted, "held-out inputs": held_out}
         named_lines(ax, sizes, sides_of, "x")
-        ax.axhline(0, color=BLACK, lw=1.2, label="all 10,000")
+        ax.axhline(0, color=BLACK, lw=1.2, label="all images")
         ax.set(xscale="log", xlabel="inputs that the shares are fitted to", title=name)
         name_ticks(ax.xaxis, sizes, "{:,}")
-    axes[0].set_ylabel("value less that of all 10,000")
+    axes[0].set_ylabel("value less that of all images")
     axes[0].legend()
     return figure
 
@@ -410,8 +414,7 @@ def benchmark_peers(results: dict, least: float = 1e-16, tol: float = 1e-9) -> F
     for ax in axes[::2]:
         ax.set_ylabel("certified gap, nats")
     handles = [
-        Line2D([], [], color=color, marker=marker, ls="", label=tool)
-        for tool, (color, marker) in PEER_LOOKS.items()
+        sample(tool, color, marker=marker, ls="") for tool, (color, marker) in PEER_LOOKS.items()
     ]
     legend_below(figure, 3, handles)
     return figure

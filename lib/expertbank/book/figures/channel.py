@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from expertbank.book.figures.style import (
@@ -27,6 +25,7 @@ from expertbank.book.figures.style import (
     legend_below,
     named_lines,
     panel_canvas,
+    sample,
     smooth_band,
     smooth_curve,
     smooth_line,
@@ -34,6 +33,9 @@ from expertbank.book.figures.style import (
 from expertbank.channels import bsc_distortion_rate
 from expertbank.rate_distortion import RateDistortionCurve
 from expertbank.synthetic import AlphaCurve, BscSelection
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONG_DASHES = (0, (6, 2))
 
@@ -256,9 +258,7 @@ def alpha_grid(curves: dict[tuple[int, int, int, int], AlphaCurve]) -> Figure:
     entries = {rf"bound, $\sigma$ = {sigma}": look for sigma, look in bounds.items()}
     entries |= {f"d = {d}": {"color": colour, "lw": 4} for d, colour in colours.items()}
     entries |= {f"{k} candidates": {"ls": style, "lw": 1.2} for k, style in styles.items()}
-    handles = [
-        Line2D([], [], label=label, **{"color": BLACK, **look}) for label, look in entries.items()
-    ]
+    handles = [sample(label, **{"color": BLACK, **look}) for label, look in entries.items()]
     corner.axis("off")
     corner.legend(handles=handles, loc="center")
     return figure

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from expertbank.book.figures.style import (
@@ -32,6 +30,9 @@ from expertbank.book.figures.style import (
 )
 from expertbank.gates import Distance
 from expertbank.theorem2 import Theorem2Terms
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # --- gates that pay for their bits ---
 
@@ -191,6 +192,8 @@ def theorem2_region(
 ) -> Figure:
     """Where (10) certifies that routing helps: name -> 0 nowhere, 1 with sigma = 1/2, 2 also with
     sigma = 1, (m, A)."""
+    from matplotlib.patches import Rectangle  # a page, which has none, keeps the book's picture
+
     figure, axes = panel_canvas(len(levels), height=3.4)
     shades = {"no": PALE, r"with $\sigma=1/2$": SKY, r"also with $\sigma=1$": BLUE}
     for (name, level), ax in zip(levels.items(), axes):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from expertbank.book.figures.style import (
@@ -25,6 +24,9 @@ from expertbank.book.figures.style import (
     smooth_line,
 )
 from expertbank.routers.report import LayerReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # --- your own router ---
 

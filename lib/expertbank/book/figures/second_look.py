@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
@@ -29,6 +29,9 @@ from expertbank.book.figures.style import (
     smooth_curve,
     smooth_line,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # --- chapter 9: how sure are we? ---
 

@@ -1,48 +1,47 @@
 """The book's style, and what its figures have in common.
 
-`book.mplstyle` holds the look. The property cycle gives a line without a format the next colour,
+`book.mplstyle` holds the look; `vector` makes figures of it, or `sketch` where Matplotlib is not.
+The property cycle gives a line without a format the next colour,
 stroke and marker. A line with a format and a colour of its own leaves the cycle where it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
 
-import matplotlib
 import numpy as np
-from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from expertbank.book.figures.vector import BookFigure
 from expertbank.book.palette import LIGHT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure
+
+    from expertbank.book.figures.vector import BookFigure
 
 # two arrays over one axis, and lines by name
 Pair = tuple[np.ndarray, np.ndarray]
 Lines = Mapping[str, ArrayLike]
 
-BOOK_STYLE = matplotlib.rc_params_from_file(
-    Path(__file__).with_name("book.mplstyle"), use_default_template=False
-)
 # colours are told apart by lightness in print too; a line differs from the next in its stroke and
 # its marker as well
 CYCLE = [LIGHT[name] for name in ("blue", "red", "green", "pink", "orange", "ink", "sky")]
 BLUE, RED, GREEN, PINK, ORANGE, BLACK, SKY = CYCLE
-BOOK_STYLE["axes.prop_cycle"] = (
-    cycler(color=CYCLE)
-    + cycler(linestyle=["-", "--", "-.", ":", "-", "--", "-."])
-    + cycler(marker=["o", "s", "^", "D", "v", "P", "*"])
-)
+STROKES = ("-", "--", "-.", ":", "-", "--", "-.")
+# for artists that share one look; each is a dict of colour, stroke and marker
+LINE_LOOKS: list[Any] = [
+    {"color": color, "linestyle": stroke, "marker": marker}
+    for color, stroke, marker in zip(CYCLE, STROKES, "os^DvP*")
+]
+WITH_MATPLOTLIB = find_spec("matplotlib") is not None
 # straight ones, between two points of a smooth curve: more cannot be seen, and weigh
 PIECES = 6
-# for artists that share one look; each is a dict of colour, stroke and marker
-LINE_LOOKS = list(BOOK_STYLE["axes.prop_cycle"])
 GREY = LIGHT["grey"]
 PALE = LIGHT["light"]
 
@@ -55,12 +54,28 @@ def panel_canvas(
 ) -> tuple[BookFigure, list[Axes]]:
     """A figure in the book's style, inches wide and high, and its axes, row by row.
 
-    A notebook shows it where it is returned and nowhere else.
+    A notebook shows it where it is returned and nowhere else. Without Matplotlib, as in a page, it
+    is a sketch.
     """
-    with matplotlib.rc_context(BOOK_STYLE):
-        figure = BookFigure(figsize=(width, height))
-        grid = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(grid.flat)
+    if not WITH_MATPLOTLIB:
+        from expertbank.book.figures.sketch import SketchedFigure
+
+        sketched: Any = SketchedFigure(columns * rows)
+        return sketched, sketched.axes
+    from expertbank.book.figures.vector import panels_of
+
+    return panels_of(LINE_LOOKS, columns, rows, (width, height))
+
+
+def sample(label: str, color: str, **look: Any) -> Any:
+    """A line of a legend that stands for no line of the panels."""
+    if not WITH_MATPLOTLIB:
+        from expertbank.book.figures.sketch import Line
+
+        return Line(label, CYCLE.index(color))
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, color=color, **look)
 
 
 def canvas(width: float = 6.6, height: float = 3.8) -> tuple[BookFigure, Axes]:
@@ -148,8 +163,10 @@ def draw_tiles(
         ax.pcolormesh(x, y, table, **look)
         ax.invert_yaxis()
         ax.grid(False)
-    bar = figure.colorbar(cast(QuadMesh, axes[0].collections[0]), ax=axes, label=label, shrink=0.8)
-    cast(QuadMesh, bar.solids).set_rasterized(False)
+    bar = figure.colorbar(
+        cast("QuadMesh", axes[0].collections[0]), ax=axes, label=label, shrink=0.8
+    )
+    cast("QuadMesh", bar.solids).set_rasterized(False)
 
 
 def name_ticks(axis: Axis, places: Iterable[float], form: str = "{:g}") -> None:

@@ -12,10 +12,13 @@ import html
 import io
 import re
 import textwrap
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -26,6 +29,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from expertbank.book.palette import LIGHT
 
+BOOK_STYLE = matplotlib.rc_params_from_file(
+    Path(__file__).with_name("book.mplstyle"), use_default_template=False
+)
 NARROW_WIDTH = 3.6  # inches: the text of a phone, 390 pixels wide less its margins
 NARROW_LETTERS = 8.6  # points: 11.5 pixels
 DESK_WIDTH = 670  # pixels that a page at a desk gives a figure
@@ -51,6 +57,17 @@ class BookFigure(Figure):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"image/svg+xml": both_forms(self)}
+
+
+def panels_of(
+    looks: Sequence[Mapping[str, str]], columns: int, rows: int, size: tuple[float, float]
+) -> tuple[BookFigure, list[Axes]]:
+    """A figure in the book's style, its lines in these looks by turns, and its axes, row by row."""
+    cycle = cycler(**{name: [look[name] for look in looks] for name in looks[0]})
+    with matplotlib.rc_context({**BOOK_STYLE, "axes.prop_cycle": cycle}):
+        figure = BookFigure(figsize=size)
+        grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(grid.flat)
 
 
 def both_forms(figure: Figure) -> str:
