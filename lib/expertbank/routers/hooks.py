@@ -1,164 +1,71 @@
-"""Record what the routers of a Hugging Face transformers model choose, by forward hooks on the
-router modules.
+"""Listen to the routers of a model while it runs, by hooks: a forward, generation, training.
 
-A router's logits do not tell its choice: DeepSeek-V3 takes the top k of sigmoid scores plus a bias,
-in a few of its groups, and Switch drops tokens beyond an expert's capacity. So nothing is computed
-again here: the experts and their weights are those that the router module returned, which is what
-the block hands to its experts. Routers are known by the name of their class; transformers itself is
-never imported, and torch only when a model is run. Shared experts, which serve every token, are not
-routed to and not counted.
+A pre-hook on each module named `experts` sees what it is called with; routers that call none have
+extractors (`expertbank.routers.families`). A forward of the model, whoever calls it, is one batch:
+all of its layers are counted or none. What is recomputed in a backward pass is outside of any
+forward and counts once. torch is imported only when a model is run, transformers never.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import contextlib
+import math
+import secrets
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from expertbank.routers._calls import (
+    CACHES,
+    Call,
+    around,
+    to_array,
+    call_of,
+    entries,
+    is_inside,
+    one_a_token,
+)
+from expertbank.routers.families import (
+    MODEL_FAMILIES,
+    OLDEST,
+    TRANSFORMERS,
+    Choice,
+    Extractor,
+    Family,
+    Listener,
+    are_probabilities,
+    as_probabilities,
+    find_listeners,
+    scores_by_weights,
+    sigmoid_choice,
+    softmax_choice,
+    switch_choice,
+)
+from expertbank.routers.measures import routing_counts
 from expertbank.routers.statistics import Layer, RouterStatistics
 
-TRANSFORMERS = "5.23.0"  # the version whose modules the families below were checked against
+__all__ = [
+    "MODEL_FAMILIES",
+    "TRANSFORMERS",
+    "Choice",
+    "Extractor",
+    "Family",
+    "RoutingRecorder",
+    "record_routing",
+    "sigmoid_choice",
+    "softmax_choice",
+    "switch_choice",
+]
 
-# --- what a router chose, read from the output of its module ---
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What one router chose for n tokens of a batch, sequence by sequence: tensors or arrays, on
-    any device.
-
-    >>> Choice(chosen=np.array([[0, 2], [1, -1]])).weights is None
-    True
-    """
-
-    chosen: Any
-    """(n, k) integer experts, -1 where a slot is dropped"""
-    weights: Any = None
-    """(n, k) >= 0 of any sum, or None"""
-    probabilities: Any = None
-    """(n, E), rows that sum to 1, before the choice, or None"""
-
-
-# extract(module, arguments, output) of a forward hook
-Extractor = Callable[[Any, Any, Any], Choice]
-
-
-def softmax_choice(module: Any, arguments: Any, output: Any) -> Choice:
-    """Of a router that returns (logits (n, E), weights (n, k), experts (n, k)); probabilities:
-    softmax of the logits.
-
-    The weights are the model's own: the chosen softmax entries, scaled to sum to 1 or not, or a
-    softmax of the chosen logits. An extractor for `record_routing(..., routers={name:
-    softmax_choice})`. Raises ValueError for another output.
-
-    >>> import torch
-    >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
-    >>> weights, experts = logits.softmax(dim=-1).topk(2)
-    >>> choice = softmax_choice(None, (), (logits, weights, experts))
-    >>> choice.chosen.tolist(), choice.probabilities.shape
-    ([[0, 1]], torch.Size([1, 3]))
-    """
-    logits, weights, chosen = _three(module, output)
-    return Choice(chosen, weights, logits.float().softmax(dim=-1))
-
-
-def sigmoid_choice(module: Any, arguments: Any, output: Any) -> Choice:
-    """As `softmax_choice`, for scores that are sigmoids of the logits; probabilities: those scores
-    over their sum.
-
-    A bias that steers the choice (DeepSeek's e_score_correction_bias) is in the choice, not in the
-    probabilities.
-
-    >>> import torch
-    >>> logits = torch.tensor([[0.0, 0.0]])
-    >>> weights, experts = logits.sigmoid().topk(1)
-    >>> sigmoid_choice(None, (), (logits, weights, experts)).probabilities.tolist()
-    [[0.5, 0.5]]
-    """
-    logits, weights, chosen = _three(module, output)
-    scores = logits.float().sigmoid()
-    return Choice(chosen, weights, scores / scores.sum(dim=-1, keepdim=True))
-
-
-def switch_choice(module: Any, arguments: Any, output: Any) -> Choice:
-    """Of Switch's router: (dispatch (B, L, E) of zeros and ones, probability (B, L, 1), logits (B,
-    L, E)).
-
-    A token beyond its expert's capacity has no one in its dispatch row: expert -1, weight 0.
-
-    >>> import torch
-    >>> dispatch = torch.tensor([[[0, 1], [0, 0]]])  # the second token found its expert full
-    >>> logits = torch.zeros(1, 2, 2)
-    >>> probability = torch.full((1, 2, 1), 0.5)
-    >>> switch_choice(None, (), (dispatch, probability, logits)).chosen.tolist()
-    [[1], [-1]]
-    """
-    dispatch, probability, logits = _three(module, output)
-    is_served = dispatch.sum(dim=-1, keepdim=True) > 0
-    chosen = dispatch.argmax(dim=-1, keepdim=True).masked_fill(~is_served, -1)
-    weights = probability.masked_fill(~is_served, 0)
-    probabilities = logits.float().softmax(dim=-1)
-    return Choice(
-        _one_row_a_token(chosen), _one_row_a_token(weights), _one_row_a_token(probabilities)
-    )
-
-
-def _three(module: Any, output: Any) -> tuple[Any, Any, Any]:
-    """The three tensors that a router of transformers 5 returns."""
-    if isinstance(output, tuple) and len(output) == 3:
-        return output
-    shown = f"{len(output)} values" if isinstance(output, tuple) else f"a {type(output).__name__}"
-    raise ValueError(
-        f"{type(module).__name__} returned {shown}, not three: its layout is not that of "
-        f"transformers {TRANSFORMERS}; pass routers={{name: extract}} with an extractor for it"
-    )
-
-
-def _one_row_a_token(tensor: Any) -> Any:
-    """(B * L, ...) for (B, L, ...)."""
-    return tensor.reshape(-1, tensor.shape[-1])
-
-
-# --- the models that are known ---
-
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of model whose routers are known.
-
-    >>> [family.router for family in MODEL_FAMILIES if family.name == "Mixtral"]
-    ['MixtralTopKRouter']
-    """
-
-    name: str
-    router: str
-    """class of its router modules"""
-    choice: Extractor
-    """how to read their output"""
-    probabilities: str = "softmax of the logits"
-    """what the probabilities of a `Choice` are"""
-
-
-MODEL_FAMILIES = (
-    Family("Mixtral", "MixtralTopKRouter", softmax_choice),
-    Family("OLMoE", "OlmoeTopKRouter", softmax_choice),
-    Family("Qwen2-MoE", "Qwen2MoeTopKRouter", softmax_choice),
-    Family("Qwen3-MoE", "Qwen3MoeTopKRouter", softmax_choice),
-    Family("gpt-oss", "GptOssTopKRouter", softmax_choice),
-    Family("Granite-MoE", "GraniteMoeTopKRouter", softmax_choice),
-    Family(
-        "DeepSeek-V3",
-        "DeepseekV3TopkRouter",
-        sigmoid_choice,
-        "sigmoid scores over their sum, without the bias",
-    ),
-    Family("Switch", "SwitchTransformersTop1Router", switch_choice),
-)
-
-
-# --- recording ---
+ID_BITS = 62  # of the number of a sequence
+# bits that one recorder may count up to before its numbers may meet those of another
+OWN_BITS = 30
+OURS = ("domain", "sequence")
 
 
 def record_routing(
@@ -171,17 +78,21 @@ def record_routing(
     n_tokens: int = 0,
     n_kept: int = 1024,
     seed: int = 0,
+    first_sequence: int | None = None,
 ) -> RoutingRecorder:
-    """A context manager that runs a transformers model and adds up what its routers choose::
+    """A context manager that adds up what the routers of a model choose, in every forward inside::
 
         with record_routing(model, n_domains=2) as recorder:
-            recorder(**tokenizer(texts, return_tensors="pt", padding=True), domain=domains)
+            with recorder.labels(domain=domains):
+                model.generate(**tokenizer(texts, return_tensors="pt", padding=True))
         report = routing_report(recorder.statistics)
 
     `statistics` to add to, or None: new ones with the sizes given here (0 = not kept; `n_tokens` is
     the size of the vocabulary, `n_kept` how many sequences the null may permute). `routers` maps
     names of modules to extractors `extract(module, arguments, output) -> Choice`, for routers that
-    are not in `MODEL_FAMILIES`. Raises ValueError where no router is found.
+    `find_listeners` does not find. Sequences are numbered from `first_sequence` on; by default from
+    a number drawn at random, so that no two recorders, ranks or files share one. Raises ValueError
+    where no router is found.
 
     A model of one's own, whose gate looks up the logits of four experts:
 
@@ -195,14 +106,16 @@ def record_routing(
     >>> def extract(module, arguments, logits):
     ...     return Choice(logits.flatten(0, 1).topk(2).indices)
     >>> statistics = RouterStatistics(n_experts=4, n_chosen=2)
-    >>> with record_routing(Toy(), statistics, routers={"gate": extract}) as recorder:
-    ...     logits = recorder(input_ids=[[1, 2, 3]])
+    >>> model = Toy()
+    >>> with record_routing(model, statistics, routers={"gate": extract}):
+    ...     logits = model(torch.tensor([[1, 2, 3]]))
     >>> int(statistics.layers["gate"].slots.sum())
     6
     """
-    found = _find_routers(model, {} if routers is None else routers)
+    listeners = find_listeners(model, routers)
+    _check_version(listeners)
     if statistics is None:
-        n_experts, n_chosen = _experts_of(model, list(found))
+        n_experts, n_chosen = _sizes_of(listeners)
         statistics = RouterStatistics(
             n_experts,
             n_chosen,
@@ -212,66 +125,131 @@ def record_routing(
             n_kept=n_kept,
             seed=seed,
         )
-    return RoutingRecorder(model, statistics, found)
+    return RoutingRecorder(model, statistics, listeners, first_sequence)
+
+
+@dataclass
+class _Growing:
+    """Sequences that a cache holds, which later forwards go on with."""
+
+    sequence: np.ndarray
+    """(B,) their numbers"""
+    domain: np.ndarray | None
+    """(B,) -1 for unknown"""
+    slots: dict[Layer, np.ndarray]
+    """by layer, (B, E) that were counted"""
+
+
+@dataclass
+class _Pass:
+    """The forward that runs in one thread: the outermost call, and what was heard inside."""
+
+    labels: dict[str, Any] = field(default_factory=dict)
+    cache: Any = None
+    goes_on: bool = False
+    """whether the cache was there before"""
+    calls: list[Call] = field(default_factory=list)
+    open_calls: list[Call] = field(default_factory=list)
+    logits: dict[str, Any] = field(default_factory=dict)
+    choices: list[tuple[Listener, Choice, Call]] = field(default_factory=list)
+    sequence: np.ndarray | None = None
 
 
 class RoutingRecorder:
-    """Made by `record_routing`. Within `with`, hooks sit on the routers and the model is in
-    evaluation mode.
+    """Made by `record_routing`. Within `with`, hooks listen to the model, in whatever mode it is;
+    on leaving, also by an exception, they are gone.
 
-    On leaving, also by an exception, the hooks are gone and every module is back in the mode that
-    it was in.
+    A forward with `domain=` or `sequence=` among its keywords is recorded with these labels, which
+    the model does not see; `labels` gives them where the forwards are somebody else's. Every row of
+    a batch is a sequence of its own, but for steps of decoding, which belong to the sequences and
+    positions of their cache, and rows of packed texts, which `position_ids` that start again tell
+    apart. Rows of a beam search are counted as they ran. Threads may run at the same time; each
+    forward is counted as a whole. A forward that fails, or is refused, counts nowhere.
     """
 
     statistics: RouterStatistics
     """what has been recorded"""
     layers: dict[str, Layer]
-    """names of layers in it, by the names of router modules: the number in the module's path where
-    it tells the layers apart, else the path"""
+    """names of layers in it, by the paths of blocks or routers: the number in the path where it
+    tells the layers apart, else the path"""
 
-    def __init__(self, model: Any, statistics: RouterStatistics, routers: Mapping[str, Extractor]):
+    def __init__(
+        self,
+        model: Any,
+        statistics: RouterStatistics,
+        listeners: list[Listener],
+        first_sequence: int | None = None,
+    ):
         self.model = model
         self.statistics = statistics
-        self.layers = _layer_names(list(routers))
-        self._routers = routers
+        self.listeners = tuple(listeners)
+        self.layers = _layer_names([listener.layer for listener in listeners])
         self._handles: list[Any] = []
-        self._modes: dict[Any, bool] = {}
-        # choices of the running call by the name of their router; None outside of a call
-        self._seen: list[tuple[str, Choice]] | None = None
-        self._n_sequences = 0
+        self._passes: dict[int, _Pass] = {}
+        self._lock = threading.RLock()
+        self._given: dict[str, Any] = {}
+        self._growing: dict[int, _Growing] = {}
+        self._scores: dict[str, str | None] = {}
+        if first_sequence is None:
+            first_sequence = secrets.randbits(ID_BITS - OWN_BITS) << OWN_BITS
+        self._next_sequence = int(first_sequence)
+
+    # --- with ---
 
     def __enter__(self) -> RoutingRecorder:
         if self._handles:
             raise ValueError("this recorder is in use already; leave its `with` block first")
-        self._modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        for name, extract in self._routers.items():
-            module = self.model.get_submodule(name)
-            self._handles.append(module.register_forward_hook(self._hook(name, extract)))
+        modules = dict(self.model.named_modules())
+        self._entries = entries(modules)
+        for path, names in self._entries.items():
+            module = modules[path]
+            before = module.register_forward_pre_hook(self._open(path, names), with_kwargs=True)
+            after = module.register_forward_hook(self._closed, always_call=True)
+            self._handles += [before, after]
+        for listener in self.listeners:
+            module = modules[listener.path]
+            if listener.extract is not None:
+                self._handles.append(module.register_forward_hook(self._extracted(listener)))
+                continue
+            self._handles.append(
+                module.register_forward_pre_hook(self._called(listener), with_kwargs=True)
+            )
+            if listener.router is not None:
+                hook = self._put_out(listener.router)
+                self._handles.append(modules[listener.router].register_forward_hook(hook))
         return self
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
-        for module, training in self._modes.items():
-            module.training = training
         self._handles = []
-        self._modes = {}
+        self._passes = {}
+        self._growing = {}
+
+    @contextlib.contextmanager
+    def labels(self, *, domain: Any = None, sequence: Any = None) -> Iterator[None]:
+        """Labels of the forwards inside, whoever calls them: one integer, one a sequence (B,) or
+        one a token (B, L)."""
+        before = self._given
+        given = {"domain": domain, "sequence": sequence}
+        self._given = {name: label for name, label in given.items() if label is not None}
+        try:
+            yield
+        finally:
+            self._given = before
 
     def __call__(self, *, domain: Any = None, sequence: Any = None, **inputs: Any) -> Any:
-        """Run the model on one batch without gradients, add its routing to `statistics`, return the
-        model's output.
+        """Run the model on one batch, in evaluation mode and without gradients, and return its
+        output; the modes are put back.
 
         inputs   what the model takes: `input_ids` (B, L), and `attention_mask` (B, L) where there
-                 is padding; `decoder_input_ids` and `decoder_attention_mask` for a model with a
-                 decoder of its own
+                 is padding; lists and arrays become tensors on the model's device
         domain   one integer, one a sequence (B,), or one a token (B, L)
         sequence the like; by default each row of each batch is a sequence of its own, numbered
                  through
 
         Positions count the tokens of a row that are not padding, or are `position_ids` where they
-        are given. Nothing is added when the model fails. Calls of the model past the recorder are
-        not recorded. Raises ValueError outside of `with`, and for labels of another shape.
+        are given. Raises ValueError outside of `with`, and for labels of another shape.
         """
         import torch
 
@@ -280,139 +258,300 @@ class RoutingRecorder:
                 "the recorder is not in use; call it inside `with record_routing(model) as "
                 "recorder:`"
             )
-        device = next(self.model.parameters()).device
+        device = _device_of(self.model)
         inputs = {name: _as_tensor(value, device) for name, value in inputs.items()}
-        sides = {self._side(name) for name in self._routers} | {""}
-        labels = {side: self._labels(inputs, side, domain, sequence) for side in sides}
-        self._seen = []
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.labels(domain=domain, sequence=sequence):
                 output = self.model(**inputs)
-            updates = [
-                (name, _as_update(name, choice, labels[self._side(name)]))
-                for name, choice in self._seen
-            ]
         finally:
-            self._seen = None
-        if not updates:
-            raise ValueError(
-                "the model ran and no router was called: are its layers replaced or compiled?"
-            )
-        for name, arrays in updates:
-            self.statistics.update(self.layers[name], **arrays)
-        self._n_sequences += _batch_shape(inputs, "")[0]
+            for module, training in modes.items():
+                module.training = training
         return output
 
-    def _hook(self, name: str, extract: Extractor) -> Callable[[Any, Any, Any], None]:
-        """A forward hook that keeps what the router at `name` chose, as arrays."""
+    # --- hooks ---
+
+    def _open(self, path: str, names: tuple[str, ...]) -> Callable[..., Any]:
+        """A pre-hook of a module that takes tokens."""
+
+        def hook(module: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
+            running = self._passes.setdefault(threading.get_ident(), _Pass())
+            # labels are ours, but for a model that takes such a word itself
+            own = {name: keywords[name] for name in OURS if name in keywords and name not in names}
+            given = {**dict(zip(names, arguments)), **keywords}
+            if not running.open_calls:
+                running.labels = {**self._given, **own}
+            for name in CACHES:
+                if running.cache is None and given.get(name) is not None:
+                    running.cache = given[name]
+                    running.goes_on = True
+            call = call_of(path, names, given, running.open_calls)
+            running.open_calls.append(call)
+            running.calls.append(call)
+            kept = {name: value for name, value in keywords.items() if name not in own}
+            return (arguments, kept) if own else None
+
+        return hook
+
+    def _closed(self, module: Any, arguments: Any, output: Any) -> None:
+        """A hook of a module that takes tokens: the outermost counts what was heard."""
+        thread = threading.get_ident()
+        running = self._passes.get(thread)
+        if running is None:
+            return
+        running.open_calls.pop()
+        if running.open_calls:
+            return
+        del self._passes[thread]
+        if output is None:  # the model failed
+            return
+        for name in CACHES:
+            if running.cache is None and not module.training:
+                running.cache = _named(output, name)
+        with self._lock:
+            self._count(running)
+
+    def _extracted(self, listener: Listener) -> Callable[..., None]:
+        """A hook of a module that an extractor reads."""
+        extract = listener.extract
 
         def hook(module: Any, arguments: Any, output: Any) -> None:
-            if self._seen is None:
+            running = self._passes.get(threading.get_ident())
+            if running is None or extract is None:
                 return
             choice = extract(module, arguments, output)
             if not isinstance(choice, Choice):
                 raise ValueError(
-                    f"the extractor of {name} returned {type(choice).__name__}; allowed is a Choice"
+                    f"the extractor of {listener.path} returned {type(choice).__name__}; allowed "
+                    "is a Choice"
                 )
-            chosen = _to_numpy(choice.chosen)
-            weights = _to_numpy(choice.weights)
-            probabilities = _to_numpy(choice.probabilities)
-            self._seen.append((name, Choice(chosen, weights, probabilities)))
+            self._keep(running, listener, choice)
 
         return hook
 
-    def _side(self, name: str) -> str:
-        """Prefix of the inputs that the router at `name` sees: the decoder of an encoder-decoder
-        has its own."""
-        config = getattr(self.model, "config", None)
-        has_two_sides = getattr(config, "is_encoder_decoder", False)
-        return "decoder_" if has_two_sides and "decoder" in name.split(".") else ""
+    def _put_out(self, path: str) -> Callable[..., None]:
+        """A hook of a router whose logits are wanted."""
+
+        def hook(module: Any, arguments: Any, output: Any) -> None:
+            running = self._passes.get(threading.get_ident())
+            if running is not None:
+                first = output[0] if isinstance(output, tuple) else output
+                running.logits[path] = first.detach()
+
+        return hook
+
+    def _called(self, listener: Listener) -> Callable[..., None]:
+        """A pre-hook of a module of experts."""
+
+        def hook(module: Any, arguments: Any, keywords: dict[str, Any]) -> None:
+            running = self._passes.get(threading.get_ident())
+            if running is None:
+                return
+            given = [*arguments, *keywords.values()]
+            if len(given) < 3 or not _is_a_choice(*given[:3]):
+                shown = [tuple(getattr(value, "shape", ())) for value in given]
+                raise ValueError(
+                    f"{listener.path} was called with shapes {shown}; allowed is (hidden (n, h), "
+                    "top_k_index (n, k), top_k_weights (n, k)): pass routers={name: extract} with "
+                    "an extractor for it"
+                )
+            chosen = given[1].detach()
+            weights = given[2].detach()
+            logits = running.logits.pop(listener.router, None) if listener.router else None
+            probabilities = self._probabilities(listener, logits, chosen, weights)
+            self._keep(running, listener, Choice(chosen, weights, probabilities))
+
+        return hook
+
+    def _probabilities(self, listener: Listener, logits: Any, chosen: Any, weights: Any) -> Any:
+        """Probabilities (n, E) from what the router put out, of scores that are known of the family
+        or told by the weights; None where neither is."""
+        if logits is None:
+            return None
+        rows = logits.reshape(-1, logits.shape[-1])
+        if len(rows) != len(chosen):
+            return None
+        if are_probabilities(rows):
+            return rows
+        if listener.family is not None:
+            return as_probabilities(rows, listener.family.scores)
+        if listener.path not in self._scores:
+            self._scores[listener.path] = scores_by_weights(rows, chosen, weights)
+        scores = self._scores[listener.path]
+        return None if scores is None else as_probabilities(rows, scores)
+
+    def _keep(self, running: _Pass, listener: Listener, choice: Choice) -> None:
+        """Keep a choice of the running forward, as arrays."""
+        call = around(listener.path, running.open_calls)
+        call.heard.add(listener.path)
+        arrays = Choice(_array(choice.chosen), _array(choice.weights), _array(choice.probabilities))
+        n_tokens = call.shape[0] * call.shape[1]
+        if len(arrays.chosen) != n_tokens:
+            raise ValueError(
+                f"{listener.path} saw {len(arrays.chosen)} tokens in one call, the batch has "
+                f"{n_tokens} with padding; models that route in chunks need smaller batches or an "
+                "extractor of their own"
+            )
+        running.choices.append((listener, arrays, call))
+
+    # --- counting a forward ---
+
+    def _count(self, running: _Pass) -> None:
+        """Add a whole forward, or refuse it."""
+        self._check_all_heard(running)
+        rows = running.calls[0].shape[0]
+        growing = self._growing.get(id(running.cache))
+        if growing is not None and len(growing.sequence) != rows:
+            growing = None
+        updates = []
+        slots: dict[Layer, np.ndarray] = {}
+        for listener, choice, call in running.choices:
+            labels = self._labels(call, running, growing)
+            layer = self.layers[listener.layer]
+            if running.cache is not None:
+                found = _slots_by_row(choice, call, self.statistics.n_experts)
+                slots[layer] = slots.get(layer, 0) + found
+            if growing is not None:
+                labels.pop("sequence")
+            arrays = {
+                "chosen": choice.chosen,
+                "weights": choice.weights,
+                "probabilities": choice.probabilities,
+            }
+            updates.append((layer, {**arrays, **labels}))
+        self.statistics.update_layers(updates)
+        for listener in self.listeners:
+            self.statistics.heard[self.layers[listener.layer]] = listener.how
+        if growing is not None:
+            for layer, new in slots.items():
+                before = growing.slots.get(layer, np.zeros_like(new))
+                self.statistics.add_sequences(layer, growing.sequence, new, growing.domain, before)
+                growing.slots[layer] = before + new
+        elif running.cache is not None:
+            self._follow(running, slots)
+
+    def _check_all_heard(self, running: _Pass) -> None:
+        """Raise ValueError where a layer of a module that ran was not heard."""
+        ran = {call.path for call in running.calls}
+        heard = {path for call in running.calls for path in call.heard}
+        inside = [listener for listener in self.listeners if self._entry_of(listener.path) in ran]
+        missing = [x.path for x in inside if x.path not in heard and not x.is_optional]
+        if missing:
+            raise ValueError(
+                f"of {len(self.listeners)} layers {', '.join(missing[:5])} were not heard in a "
+                "forward: are they compiled, or their gates fused? Nothing of it was counted"
+            )
+        outermost = running.calls[0].path
+        is_around = any(is_inside(listener.path, outermost) for listener in self.listeners)
+        if is_around and not heard and outermost == "":
+            raise ValueError(
+                "the model ran and no router was called: are its layers replaced or compiled?"
+            )
+
+    def _entry_of(self, path: str) -> str:
+        """The innermost module that takes tokens around another."""
+        return max((entry for entry in self._entries if is_inside(path, entry)), key=len)
 
     def _labels(
-        self, inputs: Mapping[str, Any], side: str, domain: Any, sequence: Any
+        self, call: Call, running: _Pass, growing: _Growing | None
     ) -> dict[str, np.ndarray]:
-        """What is known of each token of a batch, one array (B * L,) a label."""
-        batch_shape = _batch_shape(inputs, side)
-        rows, length = batch_shape
-        mask = _mask(inputs, side, batch_shape)
-        if sequence is None:
-            sequence = np.arange(self._n_sequences, self._n_sequences + rows)
-        labels = {
-            "sequence": _one_a_token(sequence, "sequence", batch_shape),
-            "mask": mask[:, -length:].ravel(),
-        }
-        if domain is not None:
-            labels["domain"] = _one_a_token(domain, "domain", batch_shape)
+        """What is known of each token of a call, one array (B * L,) a label."""
+        labels = {"mask": call.mask.ravel()}
+        for name, label in running.labels.items():
+            labels[name] = one_a_token(label, name, call.shape)
+        if growing is not None and growing.domain is not None:
+            labels["domain"] = one_a_token(growing.domain, "domain", call.shape)
+        if "sequence" not in labels:
+            labels["sequence"] = self._numbers(call, running, growing)
         if self.statistics.n_positions:
-            position = None if side else inputs.get("position_ids")
-            if position is None:
-                counted = np.maximum(mask.cumsum(axis=1) - 1, 0)
-                position = counted[:, -length:]
-            labels["position"] = _one_a_token(position, "position_ids", batch_shape)
+            labels["position"] = call.position.ravel()
         if self.statistics.n_tokens:
-            name = f"{side}input_ids"
-            if inputs.get(name) is None:
+            if call.tokens is None:
                 raise ValueError(
-                    f"statistics of tokens (n_tokens) need {name}, not {side}inputs_embeds"
+                    f"statistics of tokens (n_tokens) need input_ids, not inputs_embeds, of "
+                    f"{call.path if call.path else 'the model'}"
                 )
-            labels["token"] = _one_a_token(inputs[name], name, batch_shape)
+            labels["token"] = one_a_token(call.tokens, "input_ids", call.shape)
         return labels
 
+    def _numbers(self, call: Call, running: _Pass, growing: _Growing | None) -> np.ndarray:
+        """Numbers of sequences (B * L,): those of the cache, else new ones, the same in all layers
+        of a forward."""
+        if growing is not None:
+            return one_a_token(growing.sequence, "sequence", call.shape)
+        texts = call.texts()
+        n = int(texts.max()) + 1
+        if running.sequence is None or len(running.sequence) < n:
+            running.sequence = self._new_numbers(n)
+        return running.sequence[texts].ravel()
 
-# --- finding the routers of a model ---
+    def _new_numbers(self, n: int) -> np.ndarray:
+        first = self._next_sequence
+        self._next_sequence += n
+        return np.arange(first, first + n)
+
+    def _follow(self, running: _Pass, slots: dict[Layer, np.ndarray]) -> None:
+        """Remember which sequences a new cache holds; not those whose labels are given token by
+        token, nor several in a row."""
+        outermost = running.calls[0]
+        rows = outermost.shape[0]
+        sequence = running.labels.get("sequence", running.sequence)
+        domain = running.labels.get("domain")
+        is_packed = outermost.texts().max(initial=0) >= rows
+        if sequence is None or is_packed or np.ndim(sequence) != 1:
+            return
+        if domain is not None and np.ndim(domain) > 1:
+            return
+        numbers = one_a_token(sequence, "sequence", (rows, 1))
+        if domain is not None:
+            domain = one_a_token(domain, "domain", (rows, 1))
+        cache = running.cache
+        new = _Growing(numbers, domain, slots)
+        self._growing[id(cache)] = new
+        weakref.finalize(cache, self._cache_ended, id(cache), new).atexit = False
+
+    def _cache_ended(self, key: int, growing: _Growing) -> None:
+        """Forget sequences that no forward can go on with."""
+        if self._growing.get(key) is growing:
+            del self._growing[key]
 
 
-def _find_routers(model: Any, own: Mapping[str, Extractor]) -> dict[str, Extractor]:
-    """Extractor of each router module by the module's name, in the model's order."""
-    if not hasattr(model, "named_modules"):
+# --- models and tensors ---
+
+
+def _slots_by_row(choice: Choice, call: Call, n_experts: int) -> np.ndarray:
+    """Slots (B, E) of the rows of a call."""
+    rows, length = call.shape
+    chosen = choice.chosen.reshape(rows, -1)
+    kept = (chosen >= 0) & np.repeat(call.mask, chosen.shape[1] // max(length, 1), axis=1)
+    return routing_counts(np.where(kept, chosen, -1), np.arange(rows), rows, n_experts)
+
+
+def _check_version(listeners: list[Listener]) -> None:
+    """Raise ValueError for a transformers whose blocks are of another make."""
+    transformers = sys.modules.get("transformers")
+    if transformers is None or all(listener.is_own for listener in listeners):
+        return
+    version = str(transformers.__version__)
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST:
         raise ValueError(
-            f"model is a {type(model).__name__}; allowed is a torch module of transformers"
+            f"transformers is {version}; allowed are 5.0 and up, whose blocks call their experts "
+            "with a choice"
         )
-    modules = dict(model.named_modules())
-    unknown = sorted(set(own) - set(modules))
-    if unknown:
-        raise ValueError(
-            f"routers names {unknown}, which the model has not; it has, for one, "
-            f"{list(modules)[-1]!r}"
-        )
-    known = {family.router: family.choice for family in MODEL_FAMILIES}
-    found = {}
-    for name, module in modules.items():
-        kind = type(module).__name__
-        if name in own:
-            found[name] = own[name]
-        elif kind in known:
-            found[name] = known[kind]
-    if not found:
-        raise ValueError(_no_router_found(model, list(modules)))
-    return found
 
 
-def _no_router_found(model: Any, names: list[str]) -> str:
-    usual = ("gate", "router", "block_sparse_moe")
-    near = [name for name in names if name.split(".")[-1] in usual]
-    hint = f"; modules here that may be routers: {near[:3]}" if near else ""
-    families = ", ".join(family.name for family in MODEL_FAMILIES)
-    return (
-        f"no known router in {type(model).__name__}. Known are those of {families}, as "
-        f"transformers {TRANSFORMERS} builds them{hint}. For another model pass "
-        "routers={'path.of.router': extract}, or give arrays of your own to "
-        "RouterStatistics.update(layer, chosen=..., weights=..., probabilities=...)"
-    )
-
-
-def _experts_of(model: Any, names: list[str]) -> tuple[int, int]:
-    """Numbers of experts and of chosen ones, (E, k), as the router modules say."""
-    modules = [model.get_submodule(name) for name in names]
-    sizes: set[tuple[Any, Any]] = {
-        (getattr(module, "num_experts", None), getattr(module, "top_k", 1)) for module in modules
-    }
-    if len(sizes) > 1 or any(n_experts is None for n_experts, _ in sizes):
+def _sizes_of(listeners: list[Listener]) -> tuple[int, int]:
+    """Numbers of experts and of chosen ones, (E, k), as the modules say."""
+    sizes = {(listener.n_experts, listener.n_chosen) for listener in listeners}
+    n_experts, n_chosen = next(iter(sizes))
+    if len(sizes) > 1 or n_experts is None or n_chosen is None:
         raise ValueError(
             f"routers say that they have (experts, chosen) = {sorted(sizes, key=str)}; where they "
             "do not all say the same, pass statistics=RouterStatistics(n_experts, n_chosen)"
         )
-    return sizes.pop()
+    return n_experts, n_chosen
 
 
 def _layer_names(names: list[str]) -> dict[str, Layer]:
@@ -426,7 +565,24 @@ def _layer_names(names: list[str]) -> dict[str, Layer]:
     return {name: name for name in names}
 
 
-# --- the labels of a batch, and arrays from tensors ---
+def _is_a_choice(hidden: Any, chosen: Any, weights: Any) -> bool:
+    """Whether these are (n, h), (n, k) integers and (n, k) weights."""
+    if not all(hasattr(value, "shape") for value in (hidden, chosen, weights)):
+        return False
+    if chosen.ndim != 2 or chosen.shape != weights.shape or chosen.is_floating_point():
+        return False
+    return math.prod(hidden.shape[:-1]) == len(chosen)  # DBRX gives its experts (B, L, h)
+
+
+def _device_of(model: Any) -> Any:
+    """Where a model takes its inputs: parameters that are offloaded are nowhere."""
+    for module in model.modules():
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return device
+    devices = [parameter.device for parameter in model.parameters()]
+    there = [device for device in devices if device.type != "meta"]
+    return there[0] if there else "cpu"
 
 
 def _as_tensor(value: Any, device: Any) -> Any:
@@ -438,73 +594,12 @@ def _as_tensor(value: Any, device: Any) -> Any:
     return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
-def _to_numpy(value: Any) -> Any:
+def _array(value: Any) -> Any:
     """A tensor as an array; arrays and None as they are."""
-    if value is None or isinstance(value, np.ndarray):
-        return value
-    value = value.detach()
-    if value.is_floating_point():
-        value = value.float()  # numpy knows no bfloat16
-    return value.cpu().numpy()
+    found = to_array(value)
+    return value if found is None else found
 
 
-def _batch_shape(inputs: Mapping[str, Any], side: str) -> tuple[int, int]:
-    """(B, L), rows and length, of the tokens of one side of the model."""
-    for name in ("input_ids", "inputs_embeds"):
-        tokens = inputs.get(side + name)
-        if tokens is not None:
-            rows, length = tokens.shape[:2]
-            return rows, length
-    raise ValueError(
-        f"neither {side}input_ids nor {side}inputs_embeds is among the inputs {sorted(inputs)}"
-    )
-
-
-def _mask(inputs: Mapping[str, Any], side: str, batch_shape: tuple[int, int]) -> np.ndarray:
-    """True where a token counts; longer than the batch where the model keeps earlier tokens in a
-    cache."""
-    mask = inputs.get(f"{side}attention_mask")
-    if mask is None:
-        return np.ones(batch_shape, bool)
-    mask = _to_numpy(mask) > 0
-    rows, length = batch_shape
-    if mask.ndim != 2 or mask.shape[0] != rows or mask.shape[1] < length:
-        raise ValueError(
-            f"{side}attention_mask has shape {mask.shape}; allowed is {batch_shape}, 0 where there "
-            "is padding"
-        )
-    return mask
-
-
-def _one_a_token(labels: Any, name: str, batch_shape: tuple[int, int]) -> np.ndarray:
-    """One integer a token (B * L,), from one in all, one a sequence (B,) or one a token (B, L)."""
-    if hasattr(labels, "detach"):
-        labels = _to_numpy(labels)
-    labels = np.asarray(labels)
-    rows, length = batch_shape
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"{name} has dtype {labels.dtype}; allowed are integers")
-    if labels.shape == (rows,):
-        labels = labels[:, None]
-    elif labels.shape not in ((), batch_shape, (1, length)):
-        raise ValueError(
-            f"{name} has shape {labels.shape}; allowed is ({rows},), one a sequence, or "
-            f"{batch_shape}"
-        )
-    return np.broadcast_to(labels, batch_shape).ravel()
-
-
-def _as_update(name: str, choice: Choice, labels: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Keywords of `RouterStatistics.update` for one call of a router."""
-    n_tokens = len(labels["mask"])
-    if len(choice.chosen) != n_tokens:
-        raise ValueError(
-            f"{name} saw {len(choice.chosen)} tokens in one call, the batch has {n_tokens} with "
-            "padding; models that route in chunks need smaller batches or an extractor of their own"
-        )
-    return {
-        "chosen": choice.chosen,
-        "weights": choice.weights,
-        "probabilities": choice.probabilities,
-        **labels,
-    }
+def _named(output: Any, name: str) -> Any:
+    """A part of a model's output."""
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)

@@ -307,15 +307,17 @@ class RouterStatistics:
         sequence: ArrayLike,
         slots: ArrayLike,
         domain: ArrayLike | None = None,
+        before: ArrayLike = 0,
     ) -> None:
-        """Add whole sequences (S,) whose slots (S, E) were counted by `update` without their
-        sequence, as those of texts that grow token by token. `domain` (S,), -1 for unknown; -2
-        where tokens are of several. Raises ValueError for other shapes.
+        """Add slots (S, E) to sequences (S,) that grow token by token, where `update` counted those
+        slots without their sequence. `before` (S, E): slots that were counted of them earlier, with
+        their sequence. `domain` (S,), -1 for unknown; -2 where tokens are of several. Raises
+        ValueError for other shapes.
 
         >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
-        >>> for chosen in ([[0]], [[1]]):
-        ...     statistics.update(0, chosen)
-        >>> statistics.add_sequences(0, [7], [[1, 1]])
+        >>> statistics.update(0, [[0]], sequence=[7])
+        >>> statistics.update(0, [[1]])
+        >>> statistics.add_sequences(0, [7], [[0, 1]], before=[[1, 0]])
         >>> int(statistics.layers[0].sequences), float(statistics.layers[0].sequence_entropy)
         (1, 1.3862943611198906)
         """
@@ -327,7 +329,9 @@ class RouterStatistics:
             )
         order = sequence.argsort()
         counted = self._layer(layer)
-        counted.add(**_sequence_amounts(slots))
+        counted.add(**_sequence_amounts(slots + before))
+        earlier = np.broadcast_to(np.asarray(before), slots.shape)
+        counted.add(**{name: -amount for name, amount in _sequence_amounts(earlier).items()})
         if domain is not None:
             domain = np.asarray(domain)[order]
             known = (domain >= 0) | (domain == SEVERAL)
@@ -362,9 +366,9 @@ class RouterStatistics:
             raise ValueError(
                 "neither chosen nor probabilities is given; at least one of them is needed"
             )
-        labels = {name: label for name, label in labels.items() if label is not None}
-        if chosen is None and (labels or weights is not None):
-            needing_choices = ", ".join([*labels, *(["weights"] if weights is not None else [])])
+        known = {name: label for name, label in labels.items() if label is not None}
+        if chosen is None and (known or weights is not None):
+            needing_choices = ", ".join([*known, *(["weights"] if weights is not None else [])])
             raise ValueError(
                 f"{needing_choices} without chosen; they are counted against the chosen experts"
             )
@@ -375,7 +379,7 @@ class RouterStatistics:
         whole = None
         if chosen is not None:
             rows = as_choices(chosen, "chosen", n, self.n_experts, self.n_chosen, keep)
-            checked = {name: self._as_label(label, name, n, keep) for name, label in labels.items()}
+            checked = {name: self._as_label(label, name, n, keep) for name, label in known.items()}
             amounts |= self._choice_amounts(rows) | self._label_amounts(rows, checked)
             whole = self._whole_sequences(rows, checked)
             if weights is not None:
@@ -662,7 +666,7 @@ def _type_of(field: str) -> type:
 # --- amounts of a batch ---
 
 
-def _sequence_amounts(counts: np.ndarray) -> dict[str, ArrayLike]:
+def _sequence_amounts(counts: np.ndarray) -> dict[str, Any]:
     """Amounts of sequences with slots (S, E)."""
     slots = counts.sum(axis=1)
     entropy = -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
