@@ -42,6 +42,8 @@ def files(tmp_path, monkeypatch):
     sequence = np.repeat(np.arange(20), 20)
     labels = {"sequence": sequence, "domain": sequence % 2}
     np.savez(tmp_path / "routes.npz", chosen=chosen, n_experts=8, **labels)
+    (tmp_path / "data").symlink_to(REPOSITORY / "data")
+    (tmp_path / "build").symlink_to(REPOSITORY / "data")  # a bank as `make bank` writes it
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -102,6 +104,12 @@ def test_commands(words, files, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out or any((files / word).exists() for word in words if "html" in word)
+
+
+@pytest.mark.parametrize("page", ["README.md", "REPRODUCING.md"])
+@pytest.mark.parametrize("command", ["make reproduce", "expertbank compare", "expertbank verify"])
+def test_a_reproducer_finds_what_answers_yes_or_no(page, command):
+    assert command in (REPOSITORY / page).read_text()
 
 
 def test_targets_of_make_exist():
