@@ -18,7 +18,7 @@ TEST := $(VENV)/.test
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 SBOM := build/sbom
 
-.PHONY: help book check test chapter page references bank specialists family gates testbed \
+.PHONY: help book check test chapter page references bank specialists family gates testbed router-model \
   reproduce batch-sizes report benchmark lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
@@ -68,6 +68,9 @@ gates: $(TRAIN)  ## train the sweep of gates on both banks anew into build/gates
 
 testbed: $(TRAIN)  ## train the grid of the routing testbed anew into build/testbed (resumes; about an hour)
 	expertbank train testbed --download --out build/testbed
+
+router-model: $(TEST)  ## train the small mixture of experts anew into build/router-model (resumes; 15 minutes)
+	expertbank train router-model --download --out build/router-model
 
 reproduce: $(TEST) $(BUNDLE)  ## make the shipped results again and say what is the same: 10 minutes, QUICK=1 in 2
 	expertbank reproduce --download $(if $(QUICK),--quick)

@@ -43,6 +43,7 @@ FOLDERS = {
     "family": "banks/family",
     "gates": "gates",
     "testbed": "testbed",
+    "router-model": "router-model",
 }
 
 
@@ -74,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         extras = {"curve": "dask", "report": "book", "routes": "routers"}
         extra = extras.get(options.command, "train")
+        if getattr(options, "what", None) == "regret":
+            extra = "transformers,dask"
         fix = f"in a checkout, `pip install -e '.[{extra}]'` brings it"
         return _failed(options, f"{error}; {fix}")
     except KeyboardInterrupt as stop:
@@ -129,7 +132,7 @@ def _command(
 def _add_train(commands) -> None:
     option = _command(commands, "train", _train)
     option("bank", choices=list(FOLDERS))
-    option("--out", help="a new folder; default build/banks/<bank>, build/gates or build/testbed")
+    option("--out", help="a new folder; default below build, as it is called in data")
     option("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
     subset = "training images per expert, 10,000 in the papers"
     option("--subset", type=int, dest="subset_size", help=subset)
@@ -143,7 +146,7 @@ def _add_train(commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """train a bank, a family of banks, the sweep of gates or the testbed; resumes"""
+    """train a bank, a family of banks, the sweep of gates, the testbed or its model; resumes"""
     from expertbank.training.experts import Recipe, SpecialistRecipe, train_bank, train_family
     from expertbank.training.gates import train_gates
     from expertbank.training.testbed_runs import train_testbed
@@ -156,7 +159,7 @@ def _train(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None:
             recipe[name] = value
-    if recipe and what in ("family", "gates", "testbed"):
+    if recipe and what in ("family", "gates", "testbed", "router-model"):
         raise ValueError(
             f"{what} has recipes of its own; {sorted(recipe)} is for a single bank alone"
         )
@@ -166,6 +169,10 @@ def _train(options: argparse.Namespace) -> None:
         train_family(folder, **how)
     elif what == "gates":
         train_gates(folder, **how)
+    elif what == "router-model":
+        from expertbank.training.router_model import train_router_model
+
+        train_router_model(folder, download=options.download)
     elif what == "testbed":
         size = options.size if options.size else "small"
         train_testbed(folder, size=size, **how)
@@ -203,7 +210,7 @@ def _add_compare(commands) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    """two banks, families, gates or testbeds: what is identical, what differs and by how much
+    """two banks, families, gates, testbeds, models: what is identical, what differs by how much
 
     The exit status is that of diff: 0 the same, 1 different, 2 not to be compared. Versions and
     machine that the manifests state may differ.
@@ -470,6 +477,7 @@ def _add_routes(commands) -> None:
     option("--kind", choices=PLACEMENTS, default="coactivation", help="what --out writes")
     option("--engine", choices=ENGINES, default="sglang", help="that loads it")
     option("--out", metavar="OUT", help="write the map of physical to logical experts as JSON")
+    _add_regret(what)
 
 
 def _add_reading(option) -> None:
@@ -486,6 +494,21 @@ def _add_reading(option) -> None:
     column = "what a column is called here, as doc=sequence; text= leaves it out"
     option("--column", action="append", default=[], metavar="NAME=OURS", help=column)
     option("--by-file", action="store_true", help="each FILE numbers its own sequences")
+
+
+def _add_regret(what) -> None:
+    option = _command(what, "regret", _routes_regret)
+    option("model", metavar="MODEL", help="a folder in transformers' format")
+    option("texts", metavar="TEXTS", nargs="+", help="files with a text a line")
+    option("--to", required=True, metavar="FOLDER", help="keeps the loss tables; resumes")
+    option("--layer", action="append", help="only this layer; may be given again")
+    how = "expert t alone (solo), or in place of the heaviest chosen one (swap)"
+    option("--how", choices=["solo", "swap"], default="solo", help=how)
+    linear = "an estimate: one backward pass in place of a forward pass an expert"
+    option("--linear", action="store_true", help=linear)
+    option("--most", type=int, default=256, metavar="N", help="texts; default 256")
+    option("--length", type=int, default=128, metavar="L", help="tokens a text; default 128")
+    option("--json", metavar="OUT", help="also write all numbers as JSON")
 
 
 def _routes_place(options: argparse.Namespace) -> None:
@@ -580,6 +603,42 @@ def _routes_report(options: argparse.Namespace) -> None:
         write_atomically(options.json, lambda file: file.write(text.encode()))
     if options.html:
         write_html(report, options.html)
+
+
+def _routes_regret(options: argparse.Namespace) -> None:
+    """where a model's routers sit under D(R), the least loss at their rate
+
+    In each layer every token is handed to expert t in place of the router's choice, for all t, and
+    its loss is noted: E forward passes a layer. On half of the texts gates are fitted that see only
+    what the router sees; everything is judged on the other half. Losses and rates in nats.
+      D(rate)      certified: no gate of that rate loses less, not even one that has seen the next
+                   token, which no router can
+      sees x only  what the best known gate on the router's own input reaches at that rate
+
+    examples:
+      expertbank routes regret data/router-model held_out.txt --to tables
+      expertbank routes regret ./OLMoE texts.txt --to tables --layer 7 --json regret.json
+    """
+    from expertbank.routers.loss_table import layer_names, loss_table
+    from expertbank.routers.models import load_model, text_batches
+    from expertbank.routers.regret import regret_lines, regret_numbers, regret_on_half
+
+    check_outputs([options.json], options.texts)
+    model = load_model(options.model)
+    sizes = {"length": options.length, "most": options.most}
+    batches = list(text_batches(options.model, options.texts, **sizes))
+    method = "linear" if options.linear else "exact"
+    numbers = {}
+    for layer in options.layer if options.layer else layer_names(model):
+        place = Path(options.to, layer)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        table = loss_table(model, batches, layer, options.how, to=place, method=method)
+        found = regret_on_half(table)
+        print("\n".join([f"layer {layer}", *regret_lines(found), ""]), flush=True)
+        numbers[layer] = regret_numbers(found)
+    if options.json:
+        text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
+        write_atomically(options.json, lambda file: file.write(text.encode()))
 
 
 def _statistics(options: argparse.Namespace, **labels: Any):

@@ -1,5 +1,5 @@
-"""Two banks, families, gates or testbeds beside each other: which files are the same to the byte,
-and where one is not, how many numbers differ and by how much."""
+"""Two banks, families, gates, testbeds or models beside each other: which files are the same to the
+byte, and where one is not, how many numbers differ and by how much."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ from expertbank.shipped.bank import SPLITS, ExpertBank, load_bank
 from expertbank.shipped.frames import read_columns
 from expertbank.shipped.gates import GATE_FILES
 from expertbank.shipped.manifest import MANIFEST, check_file, read_manifest
+from expertbank.shipped.router_model import LOSSES
 from expertbank.shipped.testbed import RUN_FILES
 
 # by the file that only folders of this kind have
-TELLING_FILES = {"predictions.npz": "bank", GATE_FILES[0]: "gates", RUN_FILES[0]: "testbed"}
-PLURALS = {"bank": "banks", "family": "families", "gates": "sweeps of gates", "testbed": "testbeds"}
+TELLING_FILES = {
+    "predictions.npz": "bank",
+    GATE_FILES[0]: "gates",
+    RUN_FILES[0]: "testbed",
+    LOSSES: "router model",
+}
+PLURALS = {
+    "bank": "banks",
+    "family": "families",
+    "gates": "sweeps of gates",
+    "testbed": "testbeds",
+    "router model": "router models",
+}
 # of a manifest: where and with what a result was made, and what its files are
 MADE = ("versions", "trained_on")
 FILES = ("files", "seal")
@@ -119,7 +131,7 @@ def compare(one: str | os.PathLike, other: str | os.PathLike, report: bool = Tru
 
 
 def holds_what(folder: Path) -> str:
-    """What a folder holds: `"bank"`, `"family"`, `"gates"` or `"testbed"`.
+    """What a folder holds: `"bank"`, `"family"`, `"gates"`, `"testbed"` or `"router model"`.
 
     Raises FileNotFoundError where there is no manifest, ValueError where it is one of another kind.
 
@@ -174,6 +186,8 @@ def _single(kind: str, one: Path, other: Path) -> Comparison:
         elif name == "predictions.npz":
             banks = [load_bank(folder.resolve()) for folder in (one, other)]
             predictions, accuracy = compare_predictions(banks[0], banks[1])
+        elif name.endswith(".json"):
+            numbers.append(f"{name}: another text")
         else:
             numbers.append(_of_file(name, differences(*map(_content, paths))))
     return Comparison(

@@ -12,6 +12,7 @@ from expertbank.reproduction.compare import holds_what
 from expertbank.shipped.bank import SPLITS, load_bank
 from expertbank.shipped.gates import LAMS, ORACLE, gate_family, load_gates
 from expertbank.shipped.manifest import MANIFEST, check_file, data_folder, read_manifest
+from expertbank.shipped.router_model import load_router_tables
 from expertbank.shipped.testbed import EXAMPLES, load_testbed
 
 # what is shipped, and where in the data's folder
@@ -24,6 +25,7 @@ SHIPPED_PLACES = {
     "batch-sizes": "banks",
     "benchmarks": "benchmarks",
     "routers": "routers",
+    "router-model": "router-model",
 }
 LAST_DIGIT = 1e-6  # of the tables' numbers
 
@@ -74,6 +76,10 @@ def verify(name: str | os.PathLike, n_images: int | None = None) -> str:
         return _gates(folder)
     if kind == "testbed":
         return _testbed(folder)
+    if kind == "router model":
+        tables = load_router_tables(folder)
+        n_tokens = len(tables.arrays["loss"])
+        return f"hashes match of 5 files; {tables.n_layers} loss tables of {n_tokens:,} tokens read"
     manifest = read_manifest(folder, ())
     paths = [check_file(folder, manifest, name) for name in manifest["files"]]
     return f"hashes match of {len(paths)} file{'s' if len(paths) > 1 else ''}"
