@@ -23,6 +23,11 @@ OTHER = {
     "other_learners": {"m_paper = 256": "m_paper = 64", "M = 10_000": "M = 2_000"},
     "ladder": {"m = 256": "m = 64", "M = 20_000": "M = 2_000", "low = 0.25": "low = 0.3"},
     "replicates": {"m = 256": "m = 64", "M = 300": "M = 80"},
+    "solver": {
+        "n_images = 2_000": "n_images = 500",
+        "dear = 3": "dear = 1",
+        "cheap = 0.1": "cheap = 0.2",
+    },
     "your_router": {"level = 0.05": "level = 0.2", "n_routers = 400": "n_routers = 60"},
     "gates": {"n_train = 3_000": "n_train = 300", 'example = "specialists"': 'example = "mnist"'},
     "theorem2": {"m = 256": "m = 64", "M = 1000": "M = 200", "n_few = 15": "n_few = 10"},
