@@ -533,7 +533,7 @@ def test_every_field_is_explained_in_a_sentence():
     for quantity in QUANTITIES.values():
         assert quantity.text.endswith(".") and 20 < len(quantity.text) < 300
     full = {name for names in a_report().groups().values() for name in names}
-    assert fields - full == {"token_information", "token_bias", "unrouted"}
+    assert fields - full == {"token_information", "token_bias", "unrouted", "heard"}
 
 
 def test_json_comes_back_whole():

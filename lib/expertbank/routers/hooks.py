@@ -24,11 +24,11 @@ from expertbank.routers._calls import (
     CACHES,
     Call,
     around,
-    to_array,
     call_of,
     entries,
     is_inside,
     one_a_token,
+    to_array,
 )
 from expertbank.routers.families import (
     MODEL_FAMILIES,
@@ -200,6 +200,7 @@ class RoutingRecorder:
         if self._handles:
             raise ValueError("this recorder is in use already; leave its `with` block first")
         modules = dict(self.model.named_modules())
+        self._check_not_compiled(modules)
         self._entries = entries(modules)
         for path, names in self._entries.items():
             module = modules[path]
@@ -394,6 +395,19 @@ class RoutingRecorder:
                 "extractor of their own"
             )
         running.choices.append((listener, arrays, call))
+
+    def _check_not_compiled(self, modules: Mapping[str, Any]) -> None:
+        """Raise ValueError where compiled code runs around a layer: it passes by later hooks."""
+        for path, module in modules.items():
+            is_compiled = hasattr(module, "_orig_mod") or (
+                getattr(module, "_compiled_call_impl", None) is not None
+            )
+            inside = [x.path for x in self.listeners if is_inside(x.path, path)]
+            if is_compiled and inside:
+                raise ValueError(
+                    f"{path if path else 'the model'} is compiled, so {inside[0]} would not be "
+                    "heard; record the model before `compile`, or what `_orig_mod` holds"
+                )
 
     # --- counting a forward ---
 

@@ -57,6 +57,8 @@ class LayerReport:
     layer: Layer
     tokens: int
     unrouted: int | None = None
+    heard: str | None = None
+    """`verified`, `by form` or `own extractor`, where a recorder listened"""
     # rate
     rate_of: str | None = None
     rate: float | None = None
@@ -234,6 +236,9 @@ class RoutingReport:
     def _cautions(self) -> list[str]:
         """One sentence on each thing that the tables' claims need and these layers have not."""
         cautions = []
+        by_form = [layer.name for layer in self.layers if layer.heard == "by form"]
+        if by_form:
+            cautions.append(CAUTIONS["by_form"].format(layers=_listed(by_form)))
         for reason in ("mixed", "apart"):
             names = [layer.name for layer in self.layers if layer.capped == reason]
             if names:
@@ -376,6 +381,8 @@ def _layer_fields(statistics: RouterStatistics, name: Layer, agreement: Agreemen
     found: Fields = {}
     if layer.unrouted:
         found["unrouted"] = int(layer.unrouted)
+    if name in statistics.heard:
+        found["heard"] = printable(statistics.heard[name], LONGEST_NAME)
     if layer.slots.any() or layer.sizes.sum() or layer.probable:
         found |= _rate_fields(layer) | _load_fields(layer, n_experts, statistics.n_chosen)
     if layer.domains.any():

@@ -161,9 +161,9 @@ class RouterStatistics:
     they turn up, so that parts merge exactly, and the same in all layers. Up to K sequences the
     permutation test of the report is one of all data; beyond, of a random sample of K. An id that
     comes back is taken for more of the same sequence, so ids must differ between sequences, also
-    between updates: where different texts share an id, they are drawn and permuted as one, so the
-    report has too few units, its null is too low and noise looks like specialisation; where
-    their domains differ, it has no p value.
+    between updates: different texts that share an id are permuted as one. The null keeps its mean
+    then, and has fewer units to permute, so that p falls less low; where their domains differ, the
+    report has no p value.
 
     Two batches, counted together or in parts:
 
