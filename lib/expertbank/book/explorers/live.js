@@ -7,14 +7,16 @@ import { escape } from "./panel.js";
 const megabytes = (bytes) => Math.round(bytes / 1e6);
 const shown = (value) => Number(value.toPrecision(6));
 
-// A worker that answers questions; `report` hears how far it is, `fail` what went wrong for good.
-function connect(base, report, fail) {
+// A worker that answers questions; `report` hears how far it is, `fail` what went wrong for good, `hear` what is said
+// of a question before its answer.
+export function connect(base, report, fail) {
   const asked = new Map();
   let ended = false;
   const answered = ({ data }) => {
     if (data.failed) fail(data.failed);
     if (data.progress) report(data.progress);
-    const [resolve, reject] = asked.get(data.id) ?? [];
+    const [resolve, reject, hear] = asked.get(data.id) ?? [];
+    if (data.kind) return hear?.(data.kind, data.text);
     asked.delete(data.id);
     if (data.error) reject?.(new Error(data.error));
     if (data.answer) resolve?.(JSON.parse(data.answer));
@@ -27,9 +29,9 @@ function connect(base, report, fail) {
   started.catch((error) => ended || fail(error.message));
   const tell = (act) => started.then(act, () => {});
   let id = 0;
-  const ask = (question) =>
+  const ask = (question, hear) =>
     new Promise((...settle) => {
-      asked.set(++id, settle);
+      asked.set(++id, [...settle, hear]);
       tell((worker) => worker.postMessage({ ...question, id }));
     });
   const end = () => {
@@ -53,7 +55,7 @@ function scaleOf({ live, stops, names }) {
 }
 
 // One dial on the page: a slider, and a field for what is between its steps.
-function dialOn(box, { description, unit, ...dial }, onMove) {
+export function dialOn(box, { description, unit, ...dial }, onMove) {
   const scale = scaleOf(dial);
   const label = escape(unit ? `${description}, ${unit}` : description);
   const [least, most] = [scale.at(scale.low), scale.at(scale.high)];

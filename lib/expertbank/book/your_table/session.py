@@ -140,7 +140,7 @@ class Session:
                 "mistakes, for instance losses > 0.5, for all of them."
             )
         elif not is_whole:
-            n_datasets = 2000
+            n_datasets = DATASETS
             notes.append(
                 f"The table has {len(rows):,} distinct rows of {rows.shape[1]} experts; in a page "
                 "the other bounds are computed for at most "
