@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from expertbank.shipped.manifest import MANIFEST, seal
 SLICE = {"train": 600, "test": 300}
 
 
-def skip_or_fail(reason: str):
+def skip_or_fail(reason: str) -> NoReturn:
     """Skip on a reader's machine, fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; CI must have it", pytrace=False)

@@ -6,6 +6,7 @@ page.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +19,8 @@ HERE = Path(__file__).parent
 NPM = HERE / "node_modules"
 MATHJAX = NPM / "mathjax"
 MATH_FONT = NPM / "@mathjax" / "mathjax-newcm-font"
+# makes what pages load, and is not in it
+BUNDLER = "esbuild"
 # formulas break where a phone is too narrow for them, and screen readers get them as MathML
 MATH_SETTINGS = {
     "loader": {"load": ["a11y/assistive-mml"]},
@@ -69,6 +72,18 @@ def copy_scripts(local: Path) -> None:
     for part in ("chtml.js", "chtml"):
         goal = local / "mathjax" / "fonts" / MATH_FONT.name / part
         copy_asset(MATH_FONT / part, goal.parent if goal.suffix else goal)
+
+
+def licences() -> str:
+    """The packages of npm that pages load something of, each with its licence."""
+    packages = json.loads((HERE / "package-lock.json").read_text())["packages"]
+    found = []
+    for place, entry in packages.items():
+        name = place.rpartition("node_modules/")[2]
+        if name not in ("", BUNDLER) and not entry.get("dev") and not entry.get("optional"):
+            texts = [path.read_text() for path in sorted((HERE / place).glob("LICENSE*"))]
+            found.append("\n\n".join([f"{name} {entry['version']}: {entry['license']}", *texts]))
+    return f"\n\n{'-' * 80}\n\n".join(found)
 
 
 def icons_in_use(site: Path) -> set[int]:
@@ -124,6 +139,7 @@ def finish(app, exception):
         return
     site = Path(app.outdir)
     copy_scripts(site / "_local")
+    (site / "_local" / "LICENCES.txt").write_text(licences())
     for page in site.rglob("*.html"):
         mend(page)
     # an e-book has no icons

@@ -31,8 +31,11 @@ def browser():
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         skip_or_fail("no Chromium on this machine: install Debian's chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        skip_or_fail("playwright is not installed: `make test` gets it")
+    with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
         browser.close()

@@ -250,3 +250,13 @@ def test_solutions_print_what_their_comments_say(name):
 
 def test_no_reference_is_left_over():
     assert {path.stem for path in REFERENCES.glob("*.ipynb")} == set(NAMES)
+
+
+def test_the_site_states_the_licences_of_what_npm_brought():
+    stated = (HTML / "_local" / "LICENCES.txt").read_text()
+    brought = set(re.findall(r"^(@?[\w./-]+) [\d.]+: [\w.-]+$", stated, flags=re.M))
+    assert {"mathjax", "@mathjax/mathjax-newcm-font", "@observablehq/plot", "d3-array"} <= brought
+    # what builds the site or tests it is not in it
+    assert not {"esbuild", "pyodide", "axe-core", "puppeteer-core"} & brought
+    for words in ("Apache License", "Permission to use, copy, modify", "MIT License"):
+        assert words in stated
