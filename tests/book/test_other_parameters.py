@@ -1,12 +1,13 @@
 """A chapter runs with other parameters than the book's, without an error and without a warning."""
 
 import re
+import symtable
 
 import jupytext
 import pytest
 from nbclient import NotebookClient
 
-from references import ROOT
+from references import ROOT, chapters
 
 # chapter -> assignments of its parameters, and what stands in their place
 OTHER = {
@@ -55,3 +56,28 @@ def test_a_chapter_runs_with_other_parameters(name):
     outputs = [output for cell in code for output in cell.outputs]
     errors = [output.text for output in outputs if output.get("name") == "stderr"]
     assert errors == []
+
+
+def test_every_chapter_with_code_runs_with_other_parameters():
+    assert set(OTHER) == {chapter.stem for chapter in chapters()}
+
+
+def names(source):
+    """Names that a cell binds, and that it reads; functions and comprehensions keep their own."""
+    python = "\n".join("" if line[:1] in "%!" else line for line in source.splitlines())
+    symbols = symtable.symtable(python, "cell", "exec").get_symbols()
+    bound = {symbol.get_name() for symbol in symbols if symbol.is_assigned()}
+    return bound, {symbol.get_name() for symbol in symbols if symbol.is_referenced()}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_parameter_is_set_once_and_compared_with_the_book(name):
+    """In the cell above "Try this", and by the cell below it, itself or in another parameter."""
+    cells = jupytext.read(ROOT / "chapters" / f"{name}.md").cells
+    [hint] = [i for i, cell in enumerate(cells) if cell.source.startswith("**Try this:**")]
+    parameters, read = names(cells[hint - 1].source)
+    assert "as_in_book" in names(cells[hint + 1].source)[0]
+    assert parameters <= read | names(cells[hint + 1].source)[1]
+    for cell in cells[hint + 1 :]:
+        if cell.cell_type == "code":
+            assert not parameters & names(cell.source)[0]
