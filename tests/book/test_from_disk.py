@@ -70,6 +70,12 @@ LATENCIES = f"""(async () => {{
   return [taken, fields, shown];
 }})()"""
 
+# "Your own experts" with its example: what it says, once it has an answer or gave up
+EXAMPLE = "document.querySelector('[data-part=example]').click()"
+ANSWERED = "document.querySelector('[data-part=table]').dataset.stage === 'ready'"
+FACTS = "document.querySelector('[data-part=facts]').innerText"
+SAID = "2,000 inputs, 25 experts"
+
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
@@ -226,6 +232,13 @@ def test_chromium_takes_any_value_from_disk(tab, live_book, request, name):
     assert tab.workers == []
 
 
+def test_chromium_computes_on_a_table_from_disk(tab, live_book):
+    tab.goto((live_book / "chapters" / "your_experts.html").as_uri(), wait_until="load")
+    tab.evaluate(EXAMPLE)
+    tab.wait_for_function(ANSWERED, timeout=240_000)
+    assert tab.evaluate(FACTS).startswith(SAID)
+
+
 def test_a_book_without_the_scripts_says_how_to_get_them(tab, site):
     tab.goto((HTML / "chapters" / "bsc.html").as_uri(), wait_until="load")
     tab.evaluate(BEGIN)
@@ -292,3 +305,10 @@ def test_firefox_takes_any_value(root, live_book, request):
             f"ready, a move {median(taken):.0f} ms, the slowest {max(taken):.0f}",
         )
         assert median(taken) <= SLOW_MOVE
+
+
+@pytest.mark.usefixtures("live_book")
+def test_firefox_computes_on_a_table(root):
+    steps = [["evaluate", EXAMPLE], ["wait", ANSWERED, 240_000], ["evaluate", FACTS]]
+    [visit] = seen(root, [("chapters/your_experts.html", steps)])
+    assert visit["gave"][-1].startswith(SAID)
