@@ -5,8 +5,8 @@ The scenes themselves are in `test_scenes.py`, the page in `test_browser.py`.
 
 import gzip
 import json
-import shutil
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from itertools import cycle, islice

@@ -1,6 +1,6 @@
 // The page's own Python under Node.js: `node run.mjs WORKER BASE` reads { questions } and writes their answers, reads
-// { cells } and writes what these print, show and answer, or reads { folder, code } and runs the code with the folder at
-// /work. WORKER is the module of the page's worker.
+// { cells } and writes what these print, show and answer, or reads { folder, code } and runs the code with the folder
+// at /work. WORKER is the module of the page's worker.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
@@ -15,7 +15,8 @@ try {
   } else if (cells) {
     let said = [];
     const { later } = JSON.parse(readFileSync(`${base}live.json`, "utf8"));
-    const lay = (folder, name, place) => pyodide.FS.writeFile(`${folder}/${name}`, readFileSync(`${base}later/${place}`));
+    const lay = (folder, name, place) =>
+      pyodide.FS.writeFile(`${folder}/${name}`, readFileSync(`${base}later/${place}`));
     const notebook = withCells(pyodide, later, lay, (kind, text) => said.push([kind, text]));
     const run = (cell) => {
       said = [];

@@ -2,8 +2,8 @@
 // or "scene", and answers { id, answer } or { id, error }; while it loads it says { progress }, then { ready }, or
 // { failed }. Of several scenes asked for while it computes, the last one is answered. Asked { id, ask: "run", code,
 // label } it runs a cell, says { id, kind, text } of what that prints and shows, and answers; an `explorer` that is a
-// number is one that a cell has shown. Asked { id, ask: "own", method, args, file } it answers about a reader's own table.
-// Node.js imports `start`, `answer` and `withCells`.
+// number is one that a cell has shown. Asked { id, ask: "own", method, args, file } it answers about a reader's own
+// table. Node.js imports `start`, `answer` and `withCells`.
 const PACKAGES = "/lib/python3.14/site-packages";
 const STAGES = { "pyodide.asm.wasm": "Python", "python_stdlib.zip": "Python", "expertbank.zip": "the library" };
 
@@ -15,8 +15,8 @@ async function isThe(file, content) {
 }
 
 // `fetch` that counts what has arrived, so that a page says how far it is, and tells `fail` which file is not there or
-// not the one that the site was built with: Pyodide would wait for some of them for ever. The folder's name is a hash of
-// what is in it, so what the browser has is taken however old it is; if that is not the file, it is asked for anew.
+// not the one that the site was built with: Pyodide would wait for some of them for ever. The folder's name is a hash
+// of what is in it, so what the browser has is taken however old it is; if that is not the file, it is asked for anew.
 function counting(plain, files, report, fail) {
   const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
   let arrived = 0;
@@ -48,8 +48,8 @@ function counting(plain, files, report, fail) {
   };
 }
 
-// Python with NumPy, SciPy and the library, from the folder `base`; `read` gives a file of it as an ArrayBuffer, `at` the
-// address of a module of it.
+// Python with NumPy, SciPy and the library, from the folder `base`; `read` gives a file of it as an ArrayBuffer, `at`
+// the address of a module of it.
 export async function start(base, read, report, at = (name) => base + name) {
   const modules = ["pyodide.mjs", "pyodide.asm.mjs"].map((name) => import(at(name)));
   const [{ loadPyodide }, { default: createPyodideModule }] = await Promise.all(modules);
@@ -156,7 +156,8 @@ async function serve() {
     try {
       const write = (kind, text) => postMessage({ id: now, kind, text });
       // it is loaded when a cell opens it
-      const lay = (folder, name, place) => pyodide.FS.createLazyFile(folder, name, `${base}later/${place}`, true, false);
+      const lay = (folder, name, place) =>
+        pyodide.FS.createLazyFile(folder, name, `${base}later/${place}`, true, false);
       if (asked.ask === "run") notebook ??= withCells(pyodide, later, lay, write);
       now = asked.id;
       postMessage({ id: asked.id, answer: answer(pyodide, asked, notebook, write) });

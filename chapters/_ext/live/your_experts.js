@@ -7,6 +7,7 @@ import { escape } from "../../../lib/expertbank/book/explorers/panel.js";
 
 const BASE = document.currentScript.dataset.live;
 const MOST_BYTES = 500e6;
+const SOON = 400; // milliseconds that nobody is told of
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN_BY = ["fill", "stroke", "stroke-opacity", "fill-opacity", "font-size", "font-family"];
 
@@ -137,11 +138,17 @@ async function explore(name, { alt, dials }, news) {
     do {
       again = false;
       const asked = { about: true, method: "scene", args: [name, JSON.stringify(values)] };
+      // a large table takes seconds
+      const slow = heard && setTimeout(() => waiting.size || news.begin("Computing"), SOON);
       const answer = session
         ? await put(session, asked, news).catch((error) => news.say(error.message))
         : await ask(news, "Reading the table again", asked);
+      clearTimeout(slow);
       if (answer) scene = answer;
-      if (answer && heard) heard();
+      if (answer && heard) {
+        heard();
+        if (!waiting.size) news.done("");
+      }
     } while (again);
     busy = false;
   };
@@ -204,7 +211,8 @@ function alone(host) {
     whole.append(coloured(entry.querySelector("svg"), { x: 12, y: y + 1 }));
     line(entry.lastChild.textContent, { x: 50 });
   }
-  Object.entries({ width, height: y + 8, viewBox: `0 0 ${width} ${y + 8}` }).forEach((pair) => whole.setAttribute(...pair));
+  const size = { width, height: y + 8, viewBox: `0 0 ${width} ${y + 8}` };
+  Object.entries(size).forEach((pair) => whole.setAttribute(...pair));
   whole.style.background = getComputedStyle(document.body).backgroundColor;
   return new XMLSerializer().serializeToString(whole);
 }
@@ -241,14 +249,18 @@ function shownBounds(found) {
   const told = `I(S;W) = ${found.information_nats.toFixed(4)} nats, 95% [${low}, ${high}]; ${risks}.`;
   part("selection").textContent = [told, ...found.notes].join(" ");
   const drawn = `${found.datasets.toLocaleString("en")} datasets`;
-  const caption = `The gap and its bounds from loose to tight, at α = ${found.alpha} and m = ${found.sample_size}, from ${drawn}`;
+  const at = `α = ${found.alpha} and m = ${found.sample_size}`;
+  const caption = `The gap and its bounds from loose to tight, at ${at}, from ${drawn}`;
   const error = (value) => (value ? `± ${spoken(value, 1)}` : "");
   const row = ([name, value, its]) =>
-    `<tr><th scope="row"><code>${escape(name)}</code></th><td class="number">${spoken(value, 4)}</td><td class="number">${error(its)}</td></tr>`;
-  const head = '<tr><th scope="col">quantity</th><th scope="col" class="number">value</th><th scope="col" class="number">error</th></tr>';
+    `<tr><th scope="row"><code>${escape(name)}</code></th><td class="number">${spoken(value, 4)}</td>
+    <td class="number">${error(its)}</td></tr>`;
+  const named = (name) => `<th scope="col" class="number">${name}</th>`;
+  const head = `<tr><th scope="col">quantity</th>${named("value")}${named("error")}</tr>`;
   const body = found.rungs.map(row).join("");
-  part("bounds").innerHTML = `<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="Bounds">
-    <table class="table"><caption>${escape(caption)}</caption><thead>${head}</thead><tbody>${body}</tbody></table></div>`;
+  const inner = `<caption>${escape(caption)}</caption><thead>${head}</thead><tbody>${body}</tbody>`;
+  const scrolled = 'class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="Bounds"';
+  part("bounds").innerHTML = `<div ${scrolled}><table class="table">${inner}</table></div>`;
 }
 
 function download(name, kind, text) {
@@ -266,8 +278,7 @@ const fetched = async (method, name, kind) => {
 
 function acceptDrops(zone, act) {
   const mark = (is) => () => zone.toggleAttribute("data-over", is);
-  zone.addEventListener("dragover", (event) => event.preventDefault());
-  zone.addEventListener("dragenter", mark(true));
+  zone.addEventListener("dragover", mark(true));
   for (const name of ["dragleave", "drop"]) zone.addEventListener(name, mark(false));
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
@@ -281,6 +292,8 @@ const chosen = (act) => ({ target }) => {
   target.value = "";
 };
 
+// a file that is let go beside the frames would be opened in place of the page
+for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
 acceptDrops(part("table"), take);
 on("file", "change", chosen(take));
 on("paste", "click", () => take(new File([part("text").value], "pasted table.csv")));

@@ -8,7 +8,8 @@ async function handed(base, name) {
     const script = document.createElement("script");
     script.src = `${base}${name}.js`;
     script.onload = resolve;
-    script.onerror = () => reject(new Error(`${name} could not be loaded: \`make offline\` makes the book that has it`));
+    const words = `${name} could not be loaded: \`make offline\` makes the book that has it`;
+    script.onerror = () => reject(new Error(words));
     document.head.append(script);
   });
   const packed = await fetch(`data:application/gzip;base64,${HANDED[name]}`);
