@@ -23,7 +23,7 @@ import numpy as np
 from expertbank._checks import as_count
 
 HOWS = ("solo", "swap")
-METHODS = ("exact", "linear")
+LOSS_METHODS = ("exact", "linear")
 CHUNK = 4096  # rows of a chunk on disk
 SAMPLED = 16  # numbers at both ends of each parameter, by which a model is told from another
 FORMAT_OF_TABLES = 1
@@ -99,38 +99,42 @@ def loss_table(
     [[0.69 0.31 0.13]
      [0.69 1.31 2.13]]
     """
-    for name, value, allowed in (("how", how, HOWS), ("method", method, METHODS)):
-        if value not in allowed:
-            raise ValueError(f"{name} is {value!r}; allowed are {allowed}")
+    _check_words(how, method)
     path, module, place = _experts_module(model, layer)
     n_experts = _number_of_experts(module, model)
     asked = _asked(experts, n_experts)
-    attributes = {
-        "format": FORMAT_OF_TABLES,
-        "layer": path,
-        "how": how,
-        "method": method,
-        "experts": list(asked),
-        "model": _fingerprint(model),
-    }
-    group = _opened(to, attributes)
+    stated = {"layer": path, "how": how, "method": method, "experts": list(asked)}
+    stated |= {"format": FORMAT_OF_TABLES, "model": _fingerprint(model)}
+    group = _opened(to, stated)
     forced = _Forced(module, how)
-    known = list(group.attrs["batches"])
+    for mark, batch in _missing(batches, list(group.attrs["batches"]), to):
+        own = _columns(model, batch, forced, asked, n_experts, method, place)
+        _append(group, own, mark, len(batch["input_ids"]))
+    return open_loss_table(group)
+
+
+def _check_words(how: str, method: str) -> None:
+    for name, value, allowed in (("how", how, HOWS), ("method", method, LOSS_METHODS)):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; allowed are {allowed}")
+
+
+def _missing(
+    batches: Iterable[Mapping[str, Any]], known: list[str], to: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Batches behind those that a table already has, each with its mark."""
     count = 0
     for count, batch in enumerate(batches, start=1):
         mark = _mark(batch)
-        if count <= len(known):
-            if mark != known[count - 1]:
-                raise ValueError(
-                    f"batch {count} is not the one that {to} was begun with; give the same "
-                    "batches, or another folder"
-                )
-            continue
-        own = _columns(model, batch, forced, asked, n_experts, method, place)
-        _append(group, own, mark, len(batch["input_ids"]))
+        if count > len(known):
+            yield mark, batch
+        elif mark != known[count - 1]:
+            raise ValueError(
+                f"batch {count} is not the one that {to} was begun with; give the same batches, "
+                "or another folder"
+            )
     if not count:
         raise ValueError("batches are empty; allowed is at least one with a next token")
-    return open_loss_table(group)
 
 
 def open_loss_table(where: Any) -> LossTable:
@@ -156,8 +160,9 @@ writes one
     if group.attrs.get("format") != FORMAT_OF_TABLES or "losses" not in group:
         raise ValueError(f"{where} is no loss table of this version")
     arrays = {name: group.get(name) for name in ARRAYS}
-    experts = tuple(group.attrs["experts"])
-    return LossTable(**arrays, experts=experts, attributes=dict(group.attrs))
+    attributes: dict[str, Any] = dict(group.attrs)
+    experts = tuple(attributes["experts"])
+    return LossTable(**arrays, experts=experts, attributes=attributes)
 
 
 ARRAYS = ("losses", "features", "chosen", "weights", "probabilities", "loss", "sequence")
@@ -217,7 +222,7 @@ class _Forced:
 def _check_form(given: list) -> None:
     shapes = [tuple(getattr(value, "shape", ())) for value in given]
     fits = len(shapes) >= 3 and all(len(shape) == 2 for shape in shapes[:3])
-    if not fits or shapes[1] != shapes[2] or len({shape[0] for shape in shapes[:3]}) > 1:
+    if not fits or shapes[1] != shapes[2] or len({shape[:1] for shape in shapes[:3]}) > 1:
         raise ValueError(
             f"the experts module was called with shapes {shapes}; allowed is experts(states "
             "(n, h), experts (n, k), weights (n, k))"

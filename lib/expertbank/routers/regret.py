@@ -19,7 +19,7 @@ from expertbank._checks import as_count, as_gate, as_losses
 from expertbank.gates import fit_linear_gate, judge_gate, linear_gate
 from expertbank.rate_distortion import RateDistortionCurve, rate_distortion_curve
 
-LAMS = (0.3, 0.1, 0.03)  # prices of the fitted gates, nats of loss a nat
+FIT_PRICES = (0.3, 0.1, 0.03)  # prices of the fitted gates, nats of loss a nat
 RIDGE = 1e-3
 SHARPER = (2.0, 4.0, 8.0)  # powers of the router's softmax: gates that see x, too
 GROUPS = 5
@@ -113,24 +113,13 @@ def router_regret(
     """
     losses = as_losses(losses).astype(float)
     n_tokens, n_experts = losses.shape
-    chosen = np.asarray(chosen)
-    weights = np.asarray(weights)
-    if chosen.shape != weights.shape or chosen.ndim != 2 or len(chosen) != n_tokens:
-        raise ValueError(
-            f"chosen has shape {chosen.shape}, weights {weights.shape}; allowed is (N, k), "
-            f"N = {n_tokens}"
-        )
-    heaviest = np.take_along_axis(chosen, weights.argmax(axis=1)[:, None], axis=1)[:, 0]
-    if heaviest.min() < 0 or heaviest.max() >= n_experts:
-        raise ValueError(f"chosen holds an expert outside 0 to {n_experts - 1}")
+    router, share = _heaviest(np.asarray(chosen), np.asarray(weights), n_tokens, n_experts)
     seen = [as_gate(gate) for gate in gates]
-    share = weights.max(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
     if probabilities is not None:
         probabilities = as_gate(probabilities, "probabilities")
         seen += [_sharper(probabilities, power) for power in SHARPER]
         share = probabilities.max(axis=1)
     curve = rate_distortion_curve(losses, tol=TOLERANCE)
-    router = np.eye(n_experts)[heaviest]
     softmax = None
     if probabilities is not None:
         softmax = _point("softmax", probabilities, losses, curve)
@@ -141,7 +130,7 @@ def router_regret(
     columns = (paid, seen_paid, losses.min(axis=1))
     return RouterRegret(
         tokens=n_tokens,
-        as_is=np.nan if loss is None else float(np.mean(loss)),
+        as_is=np.nan if loss is None else float(np.mean(np.asarray(loss))),
         single=float(losses.mean(axis=0).min()),
         curve=curve,
         router=_point("router", router, losses, curve),
@@ -152,10 +141,27 @@ def router_regret(
     )
 
 
+def _heaviest(
+    chosen: np.ndarray, weights: np.ndarray, n_tokens: int, n_experts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gate (N, E) that takes the heaviest expert of the chosen, and its share of their weight
+    (N,)."""
+    if chosen.shape != weights.shape or chosen.ndim != 2 or len(chosen) != n_tokens:
+        raise ValueError(
+            f"chosen has shape {chosen.shape}, weights {weights.shape}; allowed is (N, k), "
+            f"N = {n_tokens}"
+        )
+    expert = np.take_along_axis(chosen, weights.argmax(axis=1)[:, None], axis=1)[:, 0]
+    if expert.min() < 0 or expert.max() >= n_experts:
+        raise ValueError(f"chosen holds an expert outside 0 to {n_experts - 1}")
+    share = weights.max(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
+    return np.eye(n_experts)[expert], share
+
+
 def fitted_weights(
     features: ArrayLike,
     losses: ArrayLike,
-    lams: Sequence[float] = LAMS,
+    lams: Sequence[float] = FIT_PRICES,
     ridge: float = RIDGE,
 ) -> list[np.ndarray]:
     """Weights (F + 1, E) of linear gates fitted on features (N, F) and losses (N, E), one a price,

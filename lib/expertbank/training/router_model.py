@@ -24,7 +24,7 @@ from expertbank._checks import ABOVE_0, as_count, as_number
 from expertbank._files import write_atomically
 from expertbank.routers.loss_table import loss_table
 from expertbank.routers.models import load_model
-from expertbank.routers.regret import LAMS, fitted_weights
+from expertbank.routers.regret import FIT_PRICES, fitted_weights
 from expertbank.shipped.manifest import check_free, seal
 from expertbank.shipped.router_model import LOSSES, save_tables
 from expertbank.training.corpus import COMMIT, CORPUS_SHA256, MIXES, Mix, load_mix
@@ -119,7 +119,10 @@ def build_model(recipe: ModelRecipe) -> MixtralForCausalLM:
     3
     """
     torch.manual_seed(recipe.seed)
+    # the fastest way to compute experts on a CPU, which not every version lists
+    fast: dict[str, Any] = {"experts_implementation": "grouped_mm"}
     config = MixtralConfig(
+        **fast,
         vocab_size=recipe.vocabulary,
         hidden_size=recipe.width,
         intermediate_size=recipe.expert_width,
@@ -135,7 +138,6 @@ def build_model(recipe: ModelRecipe) -> MixtralForCausalLM:
         # the corpus has no marks of begin and end
         bos_token_id=None,
         eos_token_id=None,
-        experts_implementation="grouped_mm",
     )
     return MixtralForCausalLM(config)
 
@@ -154,7 +156,8 @@ def trained_model(
     >>> model.training
     False
     """
-    model = build_model(recipe).to(device)
+    model: Any = build_model(recipe)
+    model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -310,19 +313,16 @@ def tables_of(
         exact = loss_table(model, judged, layer)
         fitted_on = loss_table(model, others, layer)
         linear = loss_table(model, judged, layer, method="linear")
-        names = ("losses", "features", "chosen", "weights", "probabilities")
+        names = ("losses", "features", "chosen", "weights", "probabilities", "loss", "sequence")
         arrays = {name: getattr(exact, name)[:] for name in names}
         arrays["estimate"] = linear.losses[:]
         arrays["gates"] = np.stack(fitted_weights(fitted_on.features[:], fitted_on.losses[:]))
         layers.append(arrays)
     stacked = {name: np.stack([arrays[name] for arrays in layers]) for name in layers[0]}
-    sequence = exact.sequence[:]
-    return stacked | {
-        "loss": exact.loss[:],
-        "sequence": sequence,
-        "language": sequence % n_domains,
-        "lam": np.array(LAMS),
-    }
+    # the same in every layer
+    shared = {name: stacked.pop(name)[0] for name in ("loss", "sequence")}
+    language = shared["sequence"] % n_domains
+    return stacked | shared | {"language": language, "lam": np.array(FIT_PRICES)}
 
 
 def _as_batches(sequences: np.ndarray, size: int = 16) -> list[dict[str, torch.Tensor]]:

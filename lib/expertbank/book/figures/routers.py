@@ -23,6 +23,7 @@ from expertbank.book.figures.style import (
     panel_canvas,
     smooth_line,
 )
+from expertbank.routers.regret import RouterRegret
 from expertbank.routers.report import LayerReport
 
 if TYPE_CHECKING:
@@ -66,6 +67,30 @@ def domain_information_by_size(
         name_ticks(ax.xaxis, sizes)
     axes[-1].set_xlabel("sequences")
     legend_below(figure, 2)
+    return figure
+
+
+def router_planes(layers: Sequence[RouterRegret]) -> Figure:
+    """Loss against rate, a panel a layer: certified D(R), gates on the router's input, the router,
+    its softmax, the model as it is."""
+    figure, axes = panel_canvas(len(layers), height=4.3)
+    for index, (found, ax) in enumerate(zip(layers, axes)):
+        order = np.argsort(found.curve.rate)
+        frontier = (found.curve.rate[order], found.curve.distortion[order])
+        ax.plot(*frontier, "-", color=BLACK, lw=1.8, label="D(R): saw the next token")
+        rates = np.linspace(0, max(point.rate for point in found.seen), 60)
+        reached = [found.reached(rate) for rate in rates]
+        ax.plot(rates, reached, "--", color=BLUE, label="sees the router's input")
+        seen = [(point.rate, point.loss) for point in found.seen]
+        ax.plot(*np.transpose(seen), "D", color=BLUE, ms=3)
+        if found.softmax is not None:
+            place = ([found.softmax.rate], [found.softmax.loss])
+            ax.plot(*place, "s", color=GREEN, label="its softmax, drawn")
+        ax.plot([found.router.rate], [found.router.loss], "o", color=RED, label="the router")
+        ax.axhline(found.as_is, ls=":", color=ORANGE, label="the model as it is")
+        ax.set(title=f"layer {index}", xlabel="rate $I(X;T)$, nats", xlim=(-0.08, None))
+    axes[0].set_ylabel("loss of the next token, nats")
+    legend_below(figure, 3)
     return figure
 
 
