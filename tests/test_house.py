@@ -50,7 +50,7 @@ LAYERS = [
         "routers.coactivation",
         "routers.nulls",
         "routers.placement",
-        "routers.loss_table",
+        "routers.loss_tables",
         "routers.models",
         "routers.regret",
         "routers.formats._common",
@@ -59,6 +59,8 @@ LAYERS = [
     {"routers.formats.*"},
     {"routers.formats"},
     {"routers.report", "routers.hooks", "routers.communication"},
+    {"routers.meter"},
+    {"routers.callback"},
     {"routers.report_page.drawings"},
     {"routers.report_page"},
     {"training.datasets", "training.resumable", "training.balancing"},
@@ -164,15 +166,16 @@ def test_heavy_packages_load_only_where_they_are_used(path):
         "torch": (
             "training.",
             "routers.hooks",
+            "routers.meter",
             "routers.formats",
-            "routers.loss_table",
+            "routers.loss_tables",
             "routers.models",
         ),
         "torchvision": "training.",
         "joblib": "training.",
         "safetensors": ("training.", "reproduction."),
         "tokenizers": "training.",
-        "transformers": ("training.router_model", "routers.models"),
+        "transformers": ("training.router_model", "routers.models", "routers.callback"),
         "matplotlib": ("book.figures", "routers.report_page"),
         "ipywidgets": "book.explorers.widget",
         "pandas": ("shipped.", "book.claims.p3"),
@@ -327,10 +330,14 @@ def code_lines(path):
 # 665 in the routers, 252 in training, 70 for what ships, 45 drawn, 64 of commands and comparison.
 # All families of transformers are heard while they run, in generation and training too:
 # 35.
+# All families of transformers are heard while they run, in generation and training too:
+# 250.
+# All families of transformers are heard while they run, in generation and training too:
+# 20.
 CAPS = {
     "core": 3805,
     "shipped": 570,
-    "routers": 5650,
+    "routers": 5920,
     "training": 1608,
     "book": 4870,
     "reproduction": 722,

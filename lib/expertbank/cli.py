@@ -619,7 +619,7 @@ def _routes_regret(options: argparse.Namespace) -> None:
       expertbank routes regret data/router-model held_out.txt --to tables
       expertbank routes regret ./OLMoE texts.txt --to tables --layer 7 --json regret.json
     """
-    from expertbank.routers.loss_table import layer_names, loss_table
+    from expertbank.routers.loss_tables import layer_names, loss_table
     from expertbank.routers.models import load_model, text_batches
     from expertbank.routers.regret import regret_lines, regret_numbers, regret_on_half
 

@@ -13,7 +13,7 @@ from expertbank.cli import main  # noqa: E402
 from expertbank.gates import linear_gate  # noqa: E402
 from expertbank.reproduction.compare import compare  # noqa: E402
 from expertbank.reproduction.verify import verify  # noqa: E402
-from expertbank.routers.loss_table import loss_table  # noqa: E402
+from expertbank.routers.loss_tables import loss_table  # noqa: E402
 from expertbank.routers.models import load_model, text_batches  # noqa: E402
 from expertbank.routers.regret import router_regret  # noqa: E402
 from expertbank.shipped.manifest import data_folder, read_manifest  # noqa: E402

@@ -15,7 +15,9 @@ from expertbank.routers.agreement import Agreement, compare_routing
 from expertbank.routers.communication import Communication, dropped_share, judge_placements
 from expertbank.routers.formats import read_routing, statistics_of
 from expertbank.routers.hooks import Choice, record_routing
+from expertbank.routers.loss_tables import LossTable, loss_table, open_loss_table
 from expertbank.routers.placement import place, save_placement
+from expertbank.routers.regret import RouterRegret, regret_on_half, router_regret
 from expertbank.routers.report import LayerReport, RoutingReport, routing_report
 from expertbank.routers.report_page import write_html
 from expertbank.routers.statistics import (
@@ -31,16 +33,22 @@ __all__ = [
     "Communication",
     "LayerReport",
     "LayerStatistics",
+    "LossTable",
+    "RouterRegret",
     "RouterStatistics",
     "RoutingReport",
     "compare_routing",
     "dropped_share",
     "judge_placements",
     "load_statistics",
+    "loss_table",
     "merge_statistics",
+    "open_loss_table",
     "place",
     "read_routing",
     "record_routing",
+    "regret_on_half",
+    "router_regret",
     "routing_report",
     "save_placement",
     "statistics_of",

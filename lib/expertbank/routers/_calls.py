@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,61 @@ CACHES = ("past_key_values", "cache_params")
 
 @dataclass
 class Call:
-    """One call of a module that takes tokens, inside of a forward."""
+    """One call of a module that takes tokens, inside of a forward. Tensors become arrays only where
+    they are asked for."""
 
     path: str
     shape: tuple[int, int]
     """(B, L); (0, 0) where it is not known"""
-    mask: np.ndarray
-    """(B, L) which tokens count"""
-    position: np.ndarray
-    """(B, L)"""
-    tokens: Any
-    """(B, L), or None"""
     has_two_sides: bool
     """whether its inputs are those of an encoder, and of a decoder too"""
+    outer: Call | None
+    """the call around it that sees the same tokens"""
+    given_mask: Any
+    """(B, L or more), longer where a cache keeps earlier tokens; None where there is none"""
+    given_position: Any
+    given_tokens: Any
+    past: int
+    """tokens that its cache held before"""
     heard: set[str] = field(default_factory=set)
     """paths of the modules that were heard in it"""
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(B, L) which tokens count."""
+        mask = to_array(self.given_mask)
+        if mask is not None:
+            return mask[:, mask.shape[1] - self.shape[1] :] > 0
+        return np.ones(self.shape, bool) if self.outer is None else self.outer.mask
+
+    @cached_property
+    def position(self) -> np.ndarray:
+        """(B, L) places of tokens in their text, without padding."""
+        own = to_array(self.given_position)
+        if own is not None:
+            return np.broadcast_to(own, self.shape)
+        mask = to_array(self.given_mask)
+        if mask is not None:
+            counted = np.maximum((mask > 0).cumsum(axis=1) - 1, 0)
+            later = self.past if mask.shape[1] == self.shape[1] else 0
+            return counted[:, mask.shape[1] - self.shape[1] :] + later
+        if self.outer is not None:
+            return self.outer.position
+        return np.broadcast_to(self.past + np.arange(self.shape[1]), self.shape)
+
+    @property
+    def tokens(self) -> Any:
+        """(B, L), or None where no one was given them."""
+        if self.given_tokens is None and self.outer is not None:
+            return self.outer.tokens
+        return self.given_tokens
+
+    def mask_here(self) -> Any:
+        """(B, L) tensor that is > 0 for tokens that count, where the model is; None where all
+        do."""
+        if self.given_mask is not None:
+            return self.given_mask[:, self.given_mask.shape[1] - self.shape[1] :]
+        return None if self.outer is None else self.outer.mask_here()
 
     def texts(self) -> np.ndarray:
         """(B, L) numbers of texts: rows, cut where positions start again."""
@@ -73,30 +114,23 @@ def call_of(
 ) -> Call:
     """The call of a module with these arguments, inside of other calls. Raises ValueError for a
     mask of another shape."""
-    outer = around[-1] if around and not around[-1].has_two_sides else None
     shape = _shape(given)
+    outer = around[-1] if around and not around[-1].has_two_sides else None
     if outer is not None and (outer.shape != shape or shape == (0, 0)):
         outer = None
-    past = _past_length(given)
-    mask = _mask(given, shape, is_inner=bool(around))
-    if mask is None and outer is not None:
-        counted = outer.mask
-        position = outer.position
-    elif mask is None:
-        counted = np.ones(shape, bool)
-        position = np.broadcast_to(past + np.arange(shape[1]), shape)
-    else:
-        counted = mask[:, mask.shape[1] - shape[1] :]
-        position = np.maximum(mask.cumsum(axis=1) - 1, 0)[:, mask.shape[1] - shape[1] :]
-        if past and mask.shape[1] == shape[1]:
-            position = position + past
-    own = to_array(given.get("position_ids"))
-    if own is not None and own.shape in (shape, (1, shape[1])):
-        position = np.broadcast_to(own, shape)
-    tokens = to_array(given.get("input_ids"))
-    if tokens is None and outer is not None:
-        tokens = outer.tokens
-    return Call(path, shape, counted, position, tokens, "decoder_input_ids" in names)
+    position = given.get("position_ids")
+    if getattr(position, "shape", ()) not in (shape, (1, shape[1])):
+        position = None
+    return Call(
+        path,
+        shape,
+        "decoder_input_ids" in names,
+        outer,
+        _mask(given.get("attention_mask"), shape, is_inner=bool(around)),
+        position,
+        given.get("input_ids"),
+        _past_length(given),
+    )
 
 
 def _shape(given: Mapping[str, Any]) -> tuple[int, int]:
@@ -121,19 +155,19 @@ def _past_length(given: Mapping[str, Any]) -> int:
     return 0
 
 
-def _mask(given: Mapping[str, Any], shape: tuple[int, int], is_inner: bool) -> np.ndarray | None:
-    """True where a token counts; longer than the batch where the model keeps earlier tokens in a
-    cache. An inner call may have masks of another make."""
-    mask = to_array(given.get("attention_mask"))
-    if mask is None:
+def _mask(mask: Any, shape: tuple[int, int], is_inner: bool) -> Any:
+    """The mask of a call, where it is one of tokens: an inner call may have masks of another
+    make."""
+    if not hasattr(mask, "shape"):
         return None
     rows, length = shape
-    if mask.ndim == 2 and mask.shape[0] == rows and mask.shape[1] >= length:
-        return mask > 0
-    if is_inner or mask.ndim != 2:
+    if len(mask.shape) == 2 and mask.shape[0] == rows and mask.shape[1] >= length:
+        return mask
+    if is_inner or len(mask.shape) != 2:
         return None
     raise ValueError(
-        f"attention_mask has shape {mask.shape}; allowed is {shape}, 0 where there is padding"
+        f"attention_mask has shape {tuple(mask.shape)}; allowed is {shape}, 0 where there is "
+        "padding"
     )
 
 

@@ -71,6 +71,8 @@ SCORES: dict[str, Callable[[Any], Any]] = {
     "root of softplus": _root_softplus,
 }
 
+AS_THEY_ARE = "none"  # in place of such a function
+
 
 def are_probabilities(rows: Any) -> bool:
     """Whether rows (n, E) are >= 0 and sum to 1: a softmax was taken of them already.
@@ -109,17 +111,22 @@ def scores_by_weights(logits: Any, chosen: Any, weights: Any) -> str | None:
 
 
 def as_probabilities(rows: Any, scores: str) -> Any:
-    """Probabilities (n, E) of what a router put out: as they are where they are some already, else
-    scores of the logits over their sum.
+    """Probabilities (n, E) of what a router put out: scores of the logits over their sum, or the
+    rows themselves where `scores` is `AS_THEY_ARE`.
 
     >>> import torch
     >>> as_probabilities(torch.zeros(1, 4), "sigmoid").tolist()
     [[0.25, 0.25, 0.25, 0.25]]
     """
-    if are_probabilities(rows):
+    if scores == AS_THEY_ARE:
         return rows
     found = SCORES[scores](rows.float())
     return found / found.sum(dim=-1, keepdim=True)
+
+
+def _probabilities(rows: Any, scores: str) -> Any:
+    """The same, where rows that are probabilities already are told by themselves."""
+    return as_probabilities(rows, AS_THEY_ARE if are_probabilities(rows) else scores)
 
 
 # --- extractors ---
@@ -141,7 +148,7 @@ def softmax_choice(module: Any, arguments: Any, output: Any) -> Choice:
     ([[0, 1]], torch.Size([1, 3]))
     """
     logits, weights, chosen = _several(module, output, 3)
-    return Choice(chosen, weights, as_probabilities(logits, "softmax"))
+    return Choice(chosen, weights, _probabilities(logits, "softmax"))
 
 
 def sigmoid_choice(module: Any, arguments: Any, output: Any) -> Choice:
@@ -158,7 +165,7 @@ def sigmoid_choice(module: Any, arguments: Any, output: Any) -> Choice:
     [[0.5, 0.5]]
     """
     logits, weights, chosen = _several(module, output, 3)
-    return Choice(chosen, weights, as_probabilities(logits, "sigmoid"))
+    return Choice(chosen, weights, _probabilities(logits, "sigmoid"))
 
 
 def switch_choice(module: Any, arguments: Any, output: Any) -> Choice:
@@ -178,7 +185,7 @@ def switch_choice(module: Any, arguments: Any, output: Any) -> Choice:
     is_served = dispatch.sum(dim=-1, keepdim=True) > 0
     chosen = dispatch.argmax(dim=-1, keepdim=True).masked_fill(~is_served, -1)
     weights = probability.masked_fill(~is_served, 0)
-    probabilities = as_probabilities(logits, "softmax")
+    probabilities = _probabilities(logits, "softmax")
     return Choice(
         _one_row_a_token(chosen), _one_row_a_token(weights), _one_row_a_token(probabilities)
     )
@@ -196,7 +203,7 @@ def nllb_choice(module: Any, arguments: Any, output: Any) -> Choice:
     """
     _, combining, logits = _several(module, output, 3)
     weights, chosen = combining.topk(2, dim=-1)
-    probabilities = as_probabilities(logits, "softmax")
+    probabilities = _probabilities(logits, "softmax")
     return Choice(chosen.masked_fill(weights <= 0, -1), weights, probabilities)
 
 
@@ -213,7 +220,7 @@ def llama4_choice(module: Any, arguments: Any, output: Any) -> Choice:
     """
     scores, logits = _several(module, output, 2)
     chosen = logits.topk(module.top_k, dim=-1).indices
-    return Choice(chosen, scores.gather(-1, chosen), as_probabilities(logits, "sigmoid"))
+    return Choice(chosen, scores.gather(-1, chosen), _probabilities(logits, "sigmoid"))
 
 
 def jetmoe_choice(module: Any, arguments: Any, output: Any) -> Choice:
@@ -233,7 +240,7 @@ def jetmoe_choice(module: Any, arguments: Any, output: Any) -> Choice:
     chosen = slots.new_empty(len(slots)).index_copy(0, slots, experts)
     weights = sorted_weights.new_empty(len(slots)).index_copy(0, slots, sorted_weights.detach())
     k = module.top_k
-    return Choice(chosen.view(-1, k), weights.view(-1, k), as_probabilities(logits, "softmax"))
+    return Choice(chosen.view(-1, k), weights.view(-1, k), _probabilities(logits, "softmax"))
 
 
 def doge_choice(module: Any, arguments: Any, output: Any) -> Choice:
@@ -275,7 +282,7 @@ def zaya_choice(module: Any, arguments: Any, output: Any) -> Choice:
     [[2]]
     """
     logits, weights, experts, _ = _several(module, output, 4)
-    probabilities = as_probabilities(logits, "softmax")
+    probabilities = _probabilities(logits, "softmax")
     is_skipped = weights == 0
     chosen = experts.masked_fill(is_skipped, logits.shape[-1] - 1)
     own = probabilities.gather(-1, chosen).to(weights.dtype)

@@ -31,6 +31,7 @@ from expertbank.routers._calls import (
     to_array,
 )
 from expertbank.routers.families import (
+    AS_THEY_ARE,
     MODEL_FAMILIES,
     OLDEST,
     TRANSFORMERS,
@@ -151,7 +152,7 @@ class _Pass:
     calls: list[Call] = field(default_factory=list)
     open_calls: list[Call] = field(default_factory=list)
     logits: dict[str, Any] = field(default_factory=dict)
-    choices: list[tuple[Listener, Choice, Call]] = field(default_factory=list)
+    choices: list[tuple[Listener, Any, Call]] = field(default_factory=list)
     sequence: np.ndarray | None = None
 
 
@@ -371,30 +372,31 @@ class RoutingRecorder:
         if logits is None:
             return None
         rows = logits.reshape(-1, logits.shape[-1])
-        if len(rows) != len(chosen):
+        if len(rows) != len(chosen) or not len(rows):
             return None
-        if are_probabilities(rows):
-            return rows
-        if listener.family is not None:
-            return as_probabilities(rows, listener.family.scores)
-        if listener.path not in self._scores:
-            self._scores[listener.path] = scores_by_weights(rows, chosen, weights)
+        if listener.path not in self._scores:  # looked at once: it waits for the device
+            self._scores[listener.path] = _scores_of(listener, rows, chosen, weights)
         scores = self._scores[listener.path]
         return None if scores is None else as_probabilities(rows, scores)
 
     def _keep(self, running: _Pass, listener: Listener, choice: Choice) -> None:
         """Keep a choice of the running forward, as arrays."""
+        call = self._call_around(running, listener, len(choice.chosen))
+        arrays = Choice(_array(choice.chosen), _array(choice.weights), _array(choice.probabilities))
+        running.choices.append((listener, arrays, call))
+
+    def _call_around(self, running: _Pass, listener: Listener, n_chosen: int) -> Call:
+        """The call that a choice belongs to. Raises ValueError where it is of other tokens."""
         call = around(listener.path, running.open_calls)
         call.heard.add(listener.path)
-        arrays = Choice(_array(choice.chosen), _array(choice.weights), _array(choice.probabilities))
         n_tokens = call.shape[0] * call.shape[1]
-        if len(arrays.chosen) != n_tokens:
+        if n_chosen != n_tokens:
             raise ValueError(
-                f"{listener.path} saw {len(arrays.chosen)} tokens in one call, the batch has "
-                f"{n_tokens} with padding; models that route in chunks need smaller batches or an "
-                "extractor of their own"
+                f"{listener.path} saw {n_chosen} tokens in one call, the batch has {n_tokens} with "
+                "padding; models that route in chunks need smaller batches or an extractor of "
+                "their own"
             )
-        running.choices.append((listener, arrays, call))
+        return call
 
     def _check_not_compiled(self, modules: Mapping[str, Any]) -> None:
         """Raise ValueError where compiled code runs around a layer: it passes by later hooks."""
@@ -532,6 +534,15 @@ class RoutingRecorder:
 
 
 # --- models and tensors ---
+
+
+def _scores_of(listener: Listener, rows: Any, chosen: Any, weights: Any) -> str | None:
+    """Of which function of what a router puts out the probabilities are multiples."""
+    if are_probabilities(rows):
+        return AS_THEY_ARE
+    if listener.family is not None:
+        return listener.family.scores
+    return scores_by_weights(rows, chosen, weights)
 
 
 def _slots_by_row(choice: Choice, call: Call, n_experts: int) -> np.ndarray:

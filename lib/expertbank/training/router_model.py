@@ -22,7 +22,7 @@ from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerF
 
 from expertbank._checks import ABOVE_0, as_count, as_number
 from expertbank._files import write_atomically
-from expertbank.routers.loss_table import loss_table
+from expertbank.routers.loss_tables import loss_table
 from expertbank.routers.models import load_model
 from expertbank.routers.regret import FIT_PRICES, fitted_weights
 from expertbank.shipped.manifest import check_free, seal

@@ -18,8 +18,8 @@ from transformers import (  # noqa: E402
 
 from expertbank.gates import linear_gate  # noqa: E402
 from expertbank.rate_distortion import distortion_at_rate  # noqa: E402
-from expertbank.routers import loss_table as tables  # noqa: E402
-from expertbank.routers.loss_table import loss_table, open_loss_table  # noqa: E402
+from expertbank.routers import loss_tables as tables  # noqa: E402
+from expertbank.routers.loss_tables import loss_table, open_loss_table  # noqa: E402
 from expertbank.routers.regret import (  # noqa: E402
     fitted_weights,
     regret_lines,
