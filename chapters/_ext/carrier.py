@@ -52,7 +52,6 @@ NOT_SHIPPED = {".safetensors"}
 # what cells of a chapter may ask for and "any value" does without, each loaded by itself when it is
 # asked for: these parts of SciPy in one zip, and the other files of `data/`
 LATER = "later"
-KINDS = ("banks", "benchmarks", "gates", "routers", "testbed")
 REST = "scipy-rest.zip"
 # the earliest date that a zip can state
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -209,8 +208,9 @@ def later_files() -> Iterator[tuple[str, Path]]:
     """The shipped data that the zip of the library leaves out, by its place in `data/`."""
     for path in sorted(DATA.rglob("*")):
         place = path.relative_to(DATA)
-        is_shipped = path.is_file() and path.suffix not in NOT_SHIPPED
-        if is_shipped and place.parent.as_posix() not in SHIPPED and place.parts[0] in KINDS:
+        is_sealed = (DATA / place.parts[0] / "manifest.json").is_file()
+        is_data = path.is_file() and is_sealed and path.suffix not in NOT_SHIPPED
+        if is_data and place.parent.as_posix() not in SHIPPED:
             yield place.as_posix(), path
 
 

@@ -86,6 +86,7 @@ def draw(style, refuse=False):
     left.semilogx(x, x**0.5, "o", color=style.RED, label=r"points $\beta$")
     style.smooth_line(left, x, 2 * x, "x", label="line")
     left.fill_between(x, x, 3 * x, color=style.SKY, where=x > 5, label="band")
+    left.axhspan(2, 3, color=style.PINK, label="between")
     left.axhline(7, color=style.BLACK, label="level")
     left.set(xlabel="$x$", ylabel="y", ylim=(0, 20), title="left")
     right.barh(["a", "b"], [1, 2], color=style.BLUE, label="bars")
@@ -99,12 +100,18 @@ def draw(style, refuse=False):
 def test_a_sketch_has_the_lines_axes_and_names_of_the_figure(sketched, monkeypatch):
     left, right = draw(sketched).scene().panels
     kinds = {one.name: (one.kind, one.look) for one in left.series}
-    assert kinds == {"points β": ("dots", 1), "line": ("line", 0), "band": ("band", 6)}
+    assert kinds == {
+        "points β": ("dots", 1),
+        "line": ("line", 0),
+        "band": ("band", 6),
+        "between": ("band", 3),
+    }
     assert [(mark.name, mark.y, mark.kind) for mark in left.marks] == [("level", 7, "rule")]
     assert (left.title, left.x.label, left.x.scale, left.y.low, left.y.high) == (
         ("left", "x", "log", 0, 20)
     )
-    band = left.series[-1]
+    band, between = left.series[-2:]
+    assert between.x.tolist() == [left.x.low, left.x.high] and between.top.tolist() == [3, 3]
     assert np.isnan(band.y[0]) and band.top.tolist()[1:] == [30, 300]
     assert right.y.categories == ("b", "a")  # from the top down
     names = [one.name for one in right.series]

@@ -114,12 +114,15 @@ class Notebook:
                 self._run_one(statement, file, last=place == len(module.body) - 1)
             except NotSketched:
                 self.write("shown", json.dumps({"kind": "kept"}))
-            except (ModuleNotFoundError, NameError) as error:
-                lacked = self._lacked(error)
+            except Exception as error:
+                is_import = isinstance(statement, (ast.Import, ast.ImportFrom))
+                lacked = self._lacked(error, statement)
                 if not lacked:
                     raise
+                if lacked == "matplotlib" and not is_import:
+                    self.write("shown", json.dumps({"kind": "kept"}))
+                    continue
                 missing.append(lacked)
-                is_import = isinstance(statement, (ast.Import, ast.ImportFrom))
                 left = [statement] if is_import else module.body[place:]
                 self.absent |= {name: lacked for part in left for name in made_by(part)}
                 if not is_import:
@@ -134,12 +137,15 @@ class Notebook:
         else:
             exec(compile(ast.Module([statement], []), file, "exec"), self.names)
 
-    def _lacked(self, error: ModuleNotFoundError | NameError) -> str:
-        """The module that the page has not got and that an error comes from."""
-        name = str(error.name)
+    def _lacked(self, error: Exception, statement: ast.stmt) -> str:
+        """The module that the page has not got and that an error comes from, empty where it is a
+        mistake: what a cell without it left half made may be wrong in any way."""
         if isinstance(error, ModuleNotFoundError):
-            return name
-        return self.absent.get(name, "")
+            return str(error.name)
+        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        if isinstance(error, NameError):
+            names.add(str(error.name))
+        return next((self.absent[name] for name in sorted(names) if name in self.absent), "")
 
     def _shown(self, value: Any) -> dict[str, Any]:
         if isinstance(value, Explorer):
@@ -165,7 +171,7 @@ def asked_for(module: ast.Module) -> Iterator[str]:
 
 
 def made_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement makes."""
+    """The names that a statement makes or fills."""
     for node in ast.walk(statement):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias in node.names:
@@ -174,6 +180,8 @@ def made_by(statement: ast.stmt) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            yield from (one.id for one in ast.walk(node.value) if isinstance(one, ast.Name))
 
 
 def told(error: Exception) -> str:

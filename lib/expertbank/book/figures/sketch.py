@@ -121,6 +121,8 @@ class SketchedAxes:
         self.y = Ruler()
         self.series: list[Series] = []
         self.marks: list[Mark] = []
+        # what reaches from one end of an axis to the other, which is known when all is drawn
+        self.spans: list[Callable[[], None]] = []
         self.title = ""
         self.next_look = 0
 
@@ -166,17 +168,21 @@ class SketchedAxes:
 
     def fill_between(self, x: Any, low: Any, high: Any = 0, **look: Any) -> None:
         if "transform" in look:  # from the bottom to the top of the panel
-            low, high = self.y.ends()
+            own = {name: value for name, value in look.items() if name != "transform"}
+            self.spans.append(lambda: self.fill_between(x, *self.y.ends(), **own))
+            return
         x, low, high = np.broadcast_arrays(self.x.place(x), low, high)
         where = np.broadcast_to(look.get("where", True), x.shape)
         bottom, top = (np.where(where, side, np.nan) for side in (low, high))
         self._add(name_of(look), x, bottom, "band", self._look("", look), top)
 
     def axhspan(self, low: float, high: float, **look: Any) -> None:
-        self.fill_between(self.x.ends(), low, high, **look)
+        self.y.see([low, high])
+        self.spans.append(lambda: self.fill_between(self.x.ends(), low, high, **look))
 
     def axvspan(self, low: float, high: float, **look: Any) -> None:
-        self.fill_between([low, high], *self.y.ends(), **look)
+        self.x.see([low, high])
+        self.spans.append(lambda: self.fill_between([low, high], *self.y.ends(), **look))
 
     def axhline(self, y: float = 0, **look: Any) -> None:
         self.y.see(y)
@@ -275,6 +281,11 @@ class SketchedAxes:
     # --- what comes of it ---
 
     def panel(self) -> Panel:
+        self.x.limits = self.x.ends()
+        self.y.limits = self.y.ends()
+        for fill in self.spans:
+            fill()
+        self.spans = []
         series = self.series
         if self.y.names and not self.y.upside_down:  # a scene counts names from the top
             last = len(self.y.names) - 1
@@ -350,7 +361,7 @@ class SketchedFigure:
                 place = next((i for i in unnamed if ax.series[i].look == line.look), None)
                 if place is not None:
                     ax._rename(place, line.label)
-        return Scene([ax.panel() for ax in self.axes if ax.series or ax.marks])
+        return Scene([ax.panel() for ax in self.axes if ax.series or ax.marks or ax.spans])
 
     def __repr__(self) -> str:
         return f"Sketch with {len(self.axes)} panels"
