@@ -45,6 +45,7 @@ OWN = {
         "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64,
     },
     "deepseek_ocr2": {**ALL_SPARSE, "num_experts": N_EXPERTS},
+    "deepseek_v3": {"num_key_value_heads": 4},
     "deepseek_v32": INDEXED,
     "deepseek_v4": {"mlp_layer_types": ["hash_moe", "moe"]},
     "doge": {"is_moe": True, "num_experts": 16},
