@@ -91,6 +91,7 @@ LAYERS = [
     },
     {"book.explorers.gates", "book.explorers.start", "book.your_table.scenes"},
     {"book.explorers", "book.your_table.page"},
+    {"book.explorers.variants"},
     {"book.explorers.live", "book.cells", "book.your_table.session"},
     {"book.your_table"},
     {"reproduction.verdicts", "reproduction.outcome"},
@@ -334,12 +335,13 @@ def code_lines(path):
 # 250.
 # All families of transformers are heard while they run, in generation and training too:
 # 20.
+# A page that loads the library varies what an explorer is made of, too: 90 in the book.
 CAPS = {
     "core": 3805,
     "shipped": 570,
     "routers": 5920,
     "training": 1608,
-    "book": 4870,
+    "book": 4960,
     "reproduction": 722,
     "cli": 443,
 }

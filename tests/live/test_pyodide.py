@@ -106,6 +106,10 @@ def settings(name):
                 elif isinstance(step, int):
                     value = round(value)
                 yield start | {key: value}
+        elif dial["names"]:
+            # the other bank or mix
+            (other,) = set(dial["stops"]) - {dial["start"]}
+            yield start | {key: other}
 
 
 def numbers(scene, place=""):

@@ -76,12 +76,14 @@ def gap_quantiles(
 class _BankLearner:
     """An alpha-mixture over a bank, on datasets that grow."""
 
-    def __init__(self, bank: ExpertBank, n_datasets: int) -> None:
+    def __init__(self, bank: ExpertBank, n_datasets: int, seed: int) -> None:
         pool = bank.losses("train")
         self.risks = pool.mean(axis=0)
         self.shift = bank.losses("test").mean(axis=0) - self.risks
         self.sizes = doublings(64, 1024, 13)
-        self.samples = GrowingSamples(pool, self.sizes, n_datasets)
+        self.samples = GrowingSamples(pool, self.sizes, n_datasets, seed=seed)
+        # the paper has one bank
+        self.crosses = TABLE_2_CROSSES if bank.name == "mnist" else [[], []]
         self.alpha = Axis("α", 0, 1)
         self.gap = Axis("generalisation gap of a run", -0.1, 0.1)
         self.nats = Axis("information I(S;W), nats", 0, float(np.log(bank.n_experts)))
@@ -126,7 +128,7 @@ class _BankLearner:
         ]
         marked = [
             replace(panel, marks=[*rings_here, *crosses])
-            for panel, rings_here, crosses in zip(panels, rings, TABLE_2_CROSSES)
+            for panel, rings_here, crosses in zip(panels, rings, self.crosses)
         ]
         readings = [
             Reading("information I(S;W)", nats, 3, "nats"),
@@ -137,10 +139,12 @@ class _BankLearner:
         return Scene(marked, readings)
 
 
-def explore_mnist_bank(bank: ExpertBank | None = None, n_datasets: int = 5000) -> Explorer:
+def explore_mnist_bank(
+    bank: ExpertBank | None = None, n_datasets: int = 5000, seed: int = 0
+) -> Explorer:
     """Gap and information of an alpha-mixture over a bank against alpha, by alpha and sample size
     m, for both populations: means, and where 90% of single runs lie."""
-    learner = _BankLearner(load_bank() if bank is None else bank, n_datasets)
+    learner = _BankLearner(load_bank() if bank is None else bank, n_datasets, seed)
     alt = (
         "Left, the generalisation gap against alpha: two straight lines, one for each population, "
         "in wide bands that hold 90% of single runs, and the paper's values as crosses. Right, the "
@@ -193,9 +197,9 @@ def drawn_curve(curve: RateDistortionCurve) -> Series:
 class _PricedCurves:
     """D(R) of the first rows of a table, at the same prices for every number of rows."""
 
-    def __init__(self, losses: np.ndarray, first: int) -> None:
+    def __init__(self, losses: np.ndarray, first: int, n_stops: int) -> None:
         self.losses = losses
-        whole = np.rint(np.linspace(len(losses) / 40, len(losses), 79))
+        whole = np.rint(np.linspace(len(losses) / 40, len(losses), n_stops))
         self.numbers = with_stops(whole, first)
         criticals = [critical_lambda(losses[:number]) for number in (first, len(losses))]
         self.lams = with_stops(np.geomspace(1e-3, 10, 61), 15, 20, 50, 100, *criticals)
@@ -239,7 +243,9 @@ class _PricedCurves:
         return Scene(panels, readings)
 
 
-def explore_blahut_arimoto(losses: np.ndarray | None = None, first: int = 2000) -> Explorer:
+def explore_blahut_arimoto(
+    losses: np.ndarray | None = None, first: int = 2000, n_stops: int = 79
+) -> Explorer:
     """Points of D(R) by lambda, with the supporting line and the share of each expert, for the
     first so many rows of a loss table (N, R), default MNIST's test split.
 
@@ -247,7 +253,7 @@ def explore_blahut_arimoto(losses: np.ndarray | None = None, first: int = 2000) 
     """
     table = load_bank().losses("test") if losses is None else np.asarray(losses)
     first = min(first, len(table))
-    curves = _PricedCurves(table, first)
+    curves = _PricedCurves(table, first, n_stops)
     alt = (
         "Left: expected loss against rate, a falling convex curve with its supporting line at the "
         "chosen price. Right: the share of images that each expert serves there."

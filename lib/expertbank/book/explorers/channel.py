@@ -33,9 +33,9 @@ from expertbank.synthetic import bsc_selection, bsc_threshold, moe_bank_losses
 class _AlphaMixture:
     """The learner on datasets that grow, so that a dial for m changes m and not the luck."""
 
-    def __init__(self, pool: np.ndarray, test: np.ndarray, n_datasets: int) -> None:
+    def __init__(self, pool: np.ndarray, test: np.ndarray, n_datasets: int, seed: int) -> None:
         self.sizes = doublings(64, 1024, 13)
-        self.samples = GrowingSamples(pool, self.sizes, n_datasets)
+        self.samples = GrowingSamples(pool, self.sizes, n_datasets, seed=seed)
         self.risks = pool.mean(axis=0)
         self.shift = test.mean(axis=0) - self.risks
         self.span = np.linspace(0, 1.02 * np.log(pool.shape[1]), 201)
@@ -78,8 +78,20 @@ class _AlphaMixture:
         return Scene([Panel(self.x, self.y, series, [ring], track)], readings)
 
 
+def synthetic_bank(
+    dimension: int = 20, n_experts: int = 4, n_candidates: int = 25, rng: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of P1's candidates on a pool (20000, R) and on a test set (10000, R), by default those
+    of the chapter's main run."""
+    losses = moe_bank_losses(dimension, n_experts, n_candidates, n_inputs=30_000, rng=rng)
+    return losses[:20_000], losses[20_000:]
+
+
 def explore_alpha_mixture(
-    pool: np.ndarray | None = None, test: np.ndarray | None = None, n_datasets: int = 4000
+    pool: np.ndarray | None = None,
+    test: np.ndarray | None = None,
+    n_datasets: int = 4000,
+    seed: int = 0,
 ) -> Explorer:
     """The plane of information and gap by alpha and sample size m; with a kernel also by the number
     of candidates.
@@ -88,10 +100,8 @@ def explore_alpha_mixture(
     run.
     """
     if pool is None or test is None:
-        losses = moe_bank_losses(dimension=20, n_experts=4, n_candidates=25, n_inputs=30_000, rng=1)
-        pool = losses[:20_000]
-        test = losses[20_000:]
-    learner = _AlphaMixture(pool, test, n_datasets)
+        pool, test = synthetic_bank()
+    learner = _AlphaMixture(pool, test, n_datasets, seed)
     most = pool.shape[1]
     alt = (
         "Generalisation gap against I(S;W): the alpha-mixture as a rising line, two bounds as "

@@ -69,13 +69,18 @@ class GrowingSamples:
     """
 
     def __init__(
-        self, pool: np.ndarray, sizes: Sequence[float], n_datasets: int, unit: float = 1.0
+        self,
+        pool: np.ndarray,
+        sizes: Sequence[float],
+        n_datasets: int,
+        unit: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self.pool = pool
         self.unit = unit
         self.sizes = [0, *(int(size) for size in sizes)]
         shape = (n_datasets, self.sizes[-1])
-        self.draws = np.random.default_rng(0).integers(len(pool), size=shape, dtype=np.int32)
+        self.draws = np.random.default_rng(seed).integers(len(pool), size=shape, dtype=np.int32)
         totals = [np.zeros((n_datasets, pool.shape[1]), np.float32)]
         for low, high in zip(self.sizes, self.sizes[1:]):
             totals.append(totals[-1] + self._sums(low, high))

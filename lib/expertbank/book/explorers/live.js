@@ -15,6 +15,7 @@ export function connect(base, report, fail) {
   const answered = ({ data }) => {
     if (data.failed) fail(data.failed);
     if (data.progress) report(data.progress);
+    if (data.ready) report({ what: "ready" });
     const [resolve, reject, hear] = asked.get(data.id) ?? [];
     if (data.kind) return hear?.(data.kind, data.text);
     asked.delete(data.id);
@@ -76,6 +77,7 @@ export function dialOn(box, { description, unit, ...dial }, onMove) {
     slider.setAttribute("aria-valuetext", words);
     if (!scale.any) field.textContent = words;
     else if (document.activeElement !== field) field.value = now;
+    return words;
   };
 }
 
@@ -112,7 +114,8 @@ export function offer(host, page, base) {
   const report = ({ what, arrived, total }) => {
     if (total) Object.assign(bar, { max: total, value: arrived });
     const tenths = Math.floor((10 * arrived) / total) / 10;
-    say(total ? `Loading ${what}: ${megabytes(tenths * total)} of ${megabytes(total)} MB` : "Starting Python");
+    const stages = { starting: "Starting Python", ready: "Preparing the picture" };
+    say(stages[what] ?? `Loading ${what}: ${megabytes(tenths * total)} of ${megabytes(total)} MB`);
   };
 
   const fail = (words) => end(`Any value is not to be had: ${words}. Press again to try again.`);
@@ -125,7 +128,7 @@ export function offer(host, page, base) {
     const dials = await own.ask({ ask: "dials", explorer: page.name });
     const start = Object.fromEntries(Object.entries(dials).map(([name, dial]) => [name, dial.start]));
     values = { ...start, ...page.values() };
-    let [busy, again] = [false, false];
+    let [busy, again, greeting] = [false, false, "Every dial takes any value now"];
     const draw = async () => {
       again = busy;
       if (busy) return;
@@ -133,13 +136,17 @@ export function offer(host, page, base) {
       host.dataset.live = "busy";
       do {
         again = false;
+        const slow = setTimeout(() => session === own && say("Computing"), 500);
         try {
           const scene = await own.ask({ ask: "scene", explorer: page.name, dials: values });
           if (session !== own) return;
           page.show(scene);
-          say("");
+          say(greeting);
+          greeting = "";
         } catch (error) {
           say(error.message);
+        } finally {
+          clearTimeout(slow);
         }
       } while (again);
       busy = false;
@@ -156,7 +163,7 @@ export function offer(host, page, base) {
     const entries = Object.entries(dials);
     const placed = ([name, dial]) => [name, dialOn(box, dial, (to) => move({ [name]: to }))];
     const moved = Object.fromEntries(entries.map(placed));
-    const setting = ([name, { description }]) => `${description} ${spoken(values[name])}`;
+    const setting = ([name, { description }]) => `${description} ${moved[name](values[name])}`;
     const settings = () => entries.map(setting).join(", ");
     Object.assign(page, { move, settings, reset: () => move(start) });
     stage("ready");

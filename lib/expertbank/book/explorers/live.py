@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict
 from functools import cache
 
-from expertbank.book.explorers import EXPLORERS
 from expertbank.book.explorers.explorer import Explorer
+from expertbank.book.explorers.variants import with_variants
 
 
 @cache
 def opened(name: str) -> Explorer:
     """The explorer of a chapter, made once: what it prepares serves all its scenes."""
-    return EXPLORERS[name]()
+    return with_variants(name)
 
 
 def dials_of(name: str) -> str:

@@ -144,6 +144,13 @@ class _Estimators:
         return Scene([Panel(self.x, self.y, series, marks, track)], readings)
 
 
+def shares_won(bank: ExpertBank) -> np.ndarray:
+    """How often each expert has the lowest risk on 256 training images, (R,), of 100,000 draws."""
+    pool = bank.losses("train")
+    winner = empirical_risks(pool, 256, 100_000, rng=9).argmin(axis=1)
+    return np.bincount(winner, minlength=pool.shape[1]) / len(winner)
+
+
 def explore_estimators(shares: ArrayLike | None = None) -> Explorer:
     """Exact bias of four estimates of I(S;W) against the number of datasets M, by M and alpha.
 
@@ -151,9 +158,7 @@ def explore_estimators(shares: ArrayLike | None = None) -> Explorer:
     MNIST bank.
     """
     if shares is None:
-        pool = load_bank().losses("train")
-        winner = empirical_risks(pool, 256, 100_000, rng=9).argmin(axis=1)
-        shares = np.bincount(winner, minlength=pool.shape[1]) / len(winner)
+        shares = shares_won(load_bank())
     estimators = _Estimators(np.asarray(shares, dtype=float))
     alt = (
         "Bias of four estimates of I(S;W) against the number of datasets on a logarithmic axis: "
@@ -200,12 +205,12 @@ def rule_points(posteriors: np.ndarray, risks: np.ndarray, population: np.ndarra
 class _Rules:
     """Three selection rules on datasets that grow."""
 
-    def __init__(self, bank: ExpertBank, n_datasets: int) -> None:
+    def __init__(self, bank: ExpertBank, n_datasets: int, seed: int) -> None:
         pool = bank.losses("train")
         self.population = pool.mean(axis=0)
         self.sizes = doublings(32, 4096, 8)
         self.betas = with_stops(np.geomspace(0.02, 5, 51), 0.05, 0.1, 0.2, 0.4, 0.7, 1, 2)
-        self.samples = GrowingSamples(pool, self.sizes, n_datasets)
+        self.samples = GrowingSamples(pool, self.sizes, n_datasets, seed=seed)
         self.per_point = Axis("information per sample point I(S;W)/m, nats", 1e-6, 0.12, "log")
         self.gap = Axis("generalisation gap", LEAST_GAP, 0.3, "log")
         self.nats = Axis("information I(S;W), nats", 0, float(np.log(bank.n_experts)))
@@ -267,10 +272,12 @@ class _Rules:
         return Scene(panels, readings)
 
 
-def explore_other_learners(bank: ExpertBank | None = None, n_datasets: int = 1500) -> Explorer:
+def explore_other_learners(
+    bank: ExpertBank | None = None, n_datasets: int = 1500, seed: int = 0
+) -> Explorer:
     """Gap and risk of three selection rules against their information, by the inverse temperature
     of the Gibbs rule and the sample size m."""
-    rules = _Rules(load_bank() if bank is None else bank, n_datasets)
+    rules = _Rules(load_bank() if bank is None else bank, n_datasets, seed)
     alt = (
         "Left, gap against information per sample point on logarithmic axes: lines of three "
         "selection rules below the straight line of the bound. Right, the risk of the selected "

@@ -16,10 +16,10 @@ DOMAINS = 8
 METHOD_LOOK = {"LBL": FIRST, "SH": SECOND, "BA": THIRD, "EB": FOURTH, "none": LIMIT}
 
 
-def explore_testbed(runs: TestbedRuns | None = None) -> Explorer:
-    """I(D;T) of the uncapped runs on eight scripts against the scope of balancing, under the limit
-    of the scope theorem, by scope and by how uneven the load is within a group."""
-    table = (load_testbed() if runs is None else runs).columns(mix="scripts", capacity=None)
+def explore_testbed(runs: TestbedRuns | None = None, mix: str = "scripts") -> Explorer:
+    """I(D;T) of the uncapped runs on one mix of eight languages against the scope of balancing,
+    under the limit of the scope theorem, by scope and by how uneven the load is within a group."""
+    table = (load_testbed() if runs is None else runs).columns(mix=mix, capacity=None)
     scope_of = table["scope"]
     informed = table["domain_information"]
     method_of = table["method"]
