@@ -239,7 +239,10 @@ class Page:
         return "\n\n".join(filter(None, (head, sentence, members)))
 
     def block_raw(self, node) -> str:
-        """Of a gallery of pictures what is written below them; other raw output is not text."""
+        """Of a gallery of pictures what is written below them; what a page computes with is named;
+        other raw output is not text."""
+        if 'class="your-experts"' in node.astext():
+            return "*Here stands, on the book's page, what takes your file.*"
         cards = CARD.findall(node.astext())
         lines = []
         for address, title, words in cards:

@@ -21,6 +21,8 @@ const file = (given) => {
 
 // --- news of what is going on, beside what was asked ---
 
+const everyone = [];
+
 // A line of words for all, a bar, and a clock for who looks.
 function newsOf(host) {
   const [bar, status, clock, cancel] = ["progress", "status", "clock", "cancel"].map((name) => part(name, host));
@@ -33,8 +35,9 @@ function newsOf(host) {
     clock.textContent = "";
   };
   cancel.addEventListener("click", () => end("Cancelled."));
-  return {
+  const news = {
     say,
+    isBusy: () => host.dataset.stage === "busy",
     begin(words) {
       stage("busy");
       bar.removeAttribute("value");
@@ -61,6 +64,8 @@ function newsOf(host) {
       say(text);
     },
   };
+  everyone.push(news);
+  return news;
 }
 
 // --- questions to the library ---
@@ -72,8 +77,9 @@ const waiting = new Set();
 
 function end(text) {
   session?.worker.end();
+  session?.stop();
   session = null;
-  waiting.forEach((news) => news.done(text));
+  everyone.filter((news) => news.isBusy()).forEach((news) => news.done(text));
   waiting.clear();
 }
 
@@ -82,13 +88,16 @@ function library() {
   const report = (progress) => progress.ready || waiting.forEach((news) => news.loading(progress));
   const fail = (words) => end(`The library could not be started: ${words}. Try again.`);
   session = { worker: connect(BASE, report, fail), table: null };
+  // what is asked of a worker that is ended has no answer
+  session.over = new Promise((resolve) => (session.stop = resolve));
   return session;
 }
 
 async function send(own, { method, args = [], file }, news) {
   const content = await file?.arrayBuffer().catch(() => Promise.reject(new Error(`${file.name} cannot be read`)));
   const given = file && { name: file.name, content };
-  return own.worker.ask({ ask: "own", method, args, file: given }, (kind, text) => news.step(text));
+  const question = { ask: "own", method, args, file: given };
+  return Promise.race([own.worker.ask(question, (kind, text) => news.step(text)), own.over]);
 }
 
 // Asks one thing, after the table where this worker has not seen it.
