@@ -32,7 +32,8 @@ const KEPT = "This picture is the book's: it is one that the page does not draw 
 const DRAWN = "Drawn by this page from your run, without the notes of the book's picture. The caption is the book's.";
 const GONE = "Stopped. What the cells had computed is gone; the next run begins anew.";
 
-const made = (name, text = "", more = {}) => Object.assign(document.createElement(name), { textContent: text, ...more });
+const made = (name, text = "", more = {}) =>
+  Object.assign(document.createElement(name), { textContent: text, ...more });
 const mega = (bytes) => Math.round(bytes / 1e6);
 
 // A picture of a scene, and dials around it where an explorer was shown.
