@@ -261,7 +261,7 @@ class Page {
     });
     document.querySelectorAll("article .solution .highlight-python").forEach((old, i) => {
       const input = old.firstElementChild;
-      add(`code ${i + 1} of the solutions`, input.textContent.trimEnd(), old, input);
+      add(`code ${i + 1} of the solutions`, input.querySelector("pre").textContent.trimEnd(), old, input);
     });
   }
 
