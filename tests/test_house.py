@@ -336,10 +336,12 @@ def code_lines(path):
 # All families of transformers are heard while they run, in generation and training too:
 # 20.
 # A page that loads the library varies what an explorer is made of, too: 90 in the book.
+# All families of transformers are heard while they run, in generation and training too:
+# 30.
 CAPS = {
     "core": 3805,
     "shipped": 570,
-    "routers": 5920,
+    "routers": 5950,
     "training": 1608,
     "book": 4960,
     "reproduction": 722,

@@ -134,7 +134,8 @@ def build_family(family, **sizes):
 
     kind = model_class(family)
     config = kind.config_class
-    known = {*inspect.signature(config.__init__).parameters, *config.__dataclass_fields__}
+    fields = getattr(config, "__dataclass_fields__", {})  # transformers 5.0 has none
+    known = {*inspect.signature(config.__init__).parameters, *fields}
     common = {
         name: size
         for name, size in SIZES.items()

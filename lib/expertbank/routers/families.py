@@ -182,6 +182,11 @@ def switch_choice(module: Any, arguments: Any, output: Any) -> Choice:
     [[1], [-1]]
     """
     dispatch, probability, logits = _several(module, output, 3)
+    if dispatch.shape != logits.shape or probability.shape != (*logits.shape[:-1], 1):
+        raise ValueError(
+            f"{type(module).__name__} returned shapes {[tuple(x.shape) for x in output]}; allowed "
+            f"are those of transformers {TRANSFORMERS}: pass an extractor for it"
+        )
     is_served = dispatch.sum(dim=-1, keepdim=True) > 0
     chosen = dispatch.argmax(dim=-1, keepdim=True).masked_fill(~is_served, -1)
     weights = probability.masked_fill(~is_served, 0)
