@@ -67,15 +67,15 @@ def loss_table(
     """Losses (N, E) of the next token with each expert in place of the router's choice in one
     layer.
 
-    model    a causal language model of transformers, on whatever device, left in its mode
-    batches  what it is called with: `input_ids` (B, L), and `attention_mask` where there is padding
-    layer    the number in the path of its experts module, or the path
-    how      "solo": expert t alone, with the weights of the k chosen added up; "swap": expert t in
-             place of the heaviest of the k, with its weight, and the others stay
-    experts  "all", or a list of some
-    to       a folder for zarr; the same call goes on where it was stopped. None: in memory
-    method   "exact": a forward pass an expert. "linear": one backward pass in place of them, an
-             estimate from the gradient of the loss of the whole text; check it on some batches
+    - `model`: a causal language model of transformers, on whatever device, left in its mode.
+    - `batches`: what it is called with, `input_ids` (B, L) and `attention_mask` where it is padded.
+    - `layer`: the number in the path of its experts module, or the path.
+    - `how`: "solo", expert t alone with the weights of the k chosen added up; or "swap", expert t
+      in place of the heaviest of the k, with its weight, and the others stay.
+    - `experts`: "all", or a list of some.
+    - `to`: a folder for zarr; the same call goes on where it was stopped. None: in memory.
+    - `method`: "exact", a forward pass an expert; or "linear", one backward pass in place of them,
+      an estimate from the gradient of the loss of the whole text; check it on some batches.
 
     A row is a token that another one follows. Raises ValueError where no such layer is found, where
     `to` holds the table of another model, layer or texts, and for batches without a next token.

@@ -97,11 +97,10 @@ def router_regret(
 ) -> RouterRegret:
     """Where the router of one layer sits on the table of its experts' losses (N, E).
 
-    chosen, weights   the router's experts and their weights (N, k)
-    gates             gates (N, E) that see only the router's features and were not fitted on these
-                      tokens, as those of `fitted_weights`
-    probabilities     the router's softmax (N, E); its sharper powers join `gates`
-    loss              what the model loses as it is (N,)
+    `chosen` and `weights` are the router's experts and their weights (N, k), `gates` are (N, E):
+    they see only the router's features and were not fitted on these tokens, as those of
+    `fitted_weights`. `probabilities` (N, E) are the router's softmax, whose sharper powers join
+    `gates`; `loss` (N,) is what the model loses as it is.
 
     Raises ValueError where shapes differ.
 
