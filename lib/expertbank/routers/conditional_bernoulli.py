@@ -2,9 +2,9 @@
 in which every expert is chosen as often, and every size met as often, as was seen.
 
 It is the conditional Bernoulli law (Chen, Dempster & Liu 1994): experts join one by one, with odds
-w_i, given how many join, so that P(S) = P(|S|) prod_{i in S} w_i / e_|S|(w), where e_j is the
-elementary symmetric polynomial of degree j. Independent Bernoulli variables with these odds number
-j with probability e_j(w) / prod_i (1 + w_i), which neither over- nor underflows.
+w_i, given how many join, so that a set S of size j has the probability P(j) prod_{i in S} w_i over
+e_j(w), the elementary symmetric polynomial of degree j. Independent Bernoulli variables with these
+odds number j with probability e_j(w) / prod_i (1 + w_i), which neither over- nor underflows.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ConditionalBernoulli:
 
 
 def conditional_bernoulli(marginals: ArrayLike, sizes: ArrayLike) -> ConditionalBernoulli:
-    """The law of the most entropy with P(i chosen) = `marginals` (E,) and P(|S| = j) = `sizes`
+    """The law of the most entropy with P(i chosen) = `marginals` (E,) and P(size is j) = `sizes`
     (k + 1,), of which some law must exist: sum_i P(i chosen) is the mean size.
 
     The odds minimise sum_j P(j) log e_j(w) - sum_i P(i chosen) log w_i, which is convex in their

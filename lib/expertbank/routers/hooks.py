@@ -244,11 +244,10 @@ class RoutingRecorder:
         """Run the model on one batch, in evaluation mode and without gradients, and return its
         output; the modes are put back.
 
-        inputs   what the model takes: `input_ids` (B, L), and `attention_mask` (B, L) where there
-                 is padding; lists and arrays become tensors on the model's device
-        domain   one integer, one a sequence (B,), or one a token (B, L)
-        sequence the like; by default each row of each batch is a sequence of its own, numbered
-                 through
+        `inputs` are what the model takes: `input_ids` (B, L), and `attention_mask` (B, L) where
+        there is padding; lists and arrays become tensors on the model's device. `domain` is one
+        integer, one a sequence (B,), or one a token (B, L); `sequence` the like, by default each
+        row of each batch is a sequence of its own, numbered through.
 
         Positions count the tokens of a row that are not padding, or are `position_ids` where they
         are given. Raises ValueError outside of `with`, and for labels of another shape.
