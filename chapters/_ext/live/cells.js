@@ -237,7 +237,8 @@ class Page {
   // numbers of the text by name, which a run writes anew
   numbers(names) {
     const places = [...document.querySelectorAll("article .pasted-text")];
-    this.places = names.length === places.length ? names.map((name, i) => [name, places[i], places[i].textContent]) : [];
+    const placed = (name, i) => [name, places[i], places[i].textContent];
+    this.places = names.length === places.length ? names.map(placed) : [];
   }
 
   write(numbers) {
@@ -257,7 +258,8 @@ class Page {
       this.extra.push(cell);
     };
     document.querySelectorAll("article .exercise").forEach((exercise, i) => {
-      add(`your answer to exercise ${i + 1}`, "", exercise.appendChild(made("div", "", { className: "run-try" })), null);
+      const place = exercise.appendChild(made("div", "", { className: "run-try" }));
+      add(`your answer to exercise ${i + 1}`, "", place, null);
     });
     document.querySelectorAll("article .solution .highlight-python").forEach((old, i) => {
       const input = old.firstElementChild;

@@ -36,7 +36,8 @@ function words({ value, error, digits, unit }) {
 function tableOf({ x, y, series, marks, title }) {
   const points = [...marks, ...series.flatMap((one) => pointsOf(one).map((point) => ({ ...point, name: one.name })))];
   const head = ["what", x.label, y.label].map((label) => `<th scope="col">${escape(label || "name")}</th>`).join("");
-  const cells = (at) => `<th scope="row">${escape(at.name || y.label || "value")}</th><td>${named(x, at.x)}</td><td>${named(y, at.y)}</td>`;
+  const label = (at) => escape(at.name || y.label || "value");
+  const cells = (at) => `<th scope="row">${label(at)}</th><td>${named(x, at.x)}</td><td>${named(y, at.y)}</td>`;
   const rows = points.map((at) => `<tr>${cells(at)}</tr>`).join("");
   return `<table><caption>${escape(title || y.label)}</caption><tr>${head}</tr>${rows}</table>`;
 }
