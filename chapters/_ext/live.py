@@ -2,7 +2,7 @@
 
 Nothing of it is loaded before that button is pressed. The files go to `_local/live/KEY/`, where the
 key is a hash of all of them: a browser may keep what it has of an address for ever. Modules are
-`.mjs`: Jupyter Book loads every `.js` of `_static` on every page. Where a source of the files cannot
+`.mjs`: Jupyter Book loads every `.js` of `_static` on every page. Where no source of the files can
 be reached the book is built without the button, and one line says so; in CI that is an error.
 """
 

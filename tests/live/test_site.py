@@ -94,5 +94,5 @@ def test_without_a_source_one_line_says_so_and_the_book_is_built(
 
 def test_in_ci_it_is_a_failure(without_sources, build, monkeypatch):
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(ExtensionError, match="set EXPERTBANK_WHEELS .*; CI must have it"):
+    with pytest.raises(ExtensionError, match=r"set EXPERTBANK_WHEELS .*; CI must have it"):
         build("failing")

@@ -97,7 +97,7 @@ class Session:
             if table.size > MOST_NUMBERS_OF_A_PAGE:
                 raise ValueError(
                     f"the table holds {table.size:,} numbers; a page computes with at most "
-                    f"{MOST_NUMBERS_OF_A_PAGE:,}: use `expertbank curve`, which also streams larger ones"
+                    f"{MOST_NUMBERS_OF_A_PAGE:,}; `expertbank curve` takes larger ones"
                 )
             found = facts(table)
             curve = TableCurve(table, self.say)
