@@ -64,11 +64,12 @@ def leave(app, doctree, docname):
 
 
 def offer(app, pagename, templatename, context, doctree):
-    """Put the button above the first cell of a page."""
+    """Put the button above the first cell of a page, below the numbers that it opens with."""
     body = context.get("body", "")
     if app.builder.name != "html" or app.live_folder is None or not has_code(app.env, pagename):
         return
-    first = body.find('<div class="cell ')
+    opened = max(0, body.find(">In short</p>"))
+    first = body.find('<div class="cell ', opened)
     if first < 0:
         return
     place = context["pathto"]

@@ -417,8 +417,8 @@ def _bounds(options: argparse.Namespace) -> None:
     losses = as_unit_losses(read_table(options.losses))
     n_inputs, n_experts = losses.shape
     m = options.sample_size
-    print(f"{n_inputs:,} inputs, {n_experts} experts, {m} samples; the table is the population")
     ladder = TableLadder(losses, m, options.datasets, options.seed)
+    print(f"{n_inputs:,} inputs, {n_experts} experts, {m} samples; the table is the population")
     rungs = {}
     for alpha in options.alpha:
         run, found = ladder.at(alpha)
@@ -474,7 +474,8 @@ def _add_routes(commands) -> None:
     option("--devices", type=int, required=True, metavar="G", help="that share the experts")
     option("--replicas", type=int, default=0, metavar="R", help="further slots, for busy experts")
     option("--step", type=int, default=256, metavar="N", help="tokens computed at once")
-    option("--kind", choices=PLACEMENTS, default="coactivation", help="what --out writes")
+    written = "what --out writes; default: coactivation, or load where a token takes one"
+    option("--kind", choices=PLACEMENTS, help=written)
     option("--engine", choices=ENGINES, default="sglang", help="that loads it")
     option("--out", metavar="OUT", help="write the map of physical to logical experts as JSON")
     _add_regret(what)
@@ -532,15 +533,21 @@ def _routes_place(options: argparse.Namespace) -> None:
     """
     from expertbank.routers.communication import judge_placements
     from expertbank.routers.formats import read_routing
-    from expertbank.routers.placement import PLACEMENTS, save_placement
+    from expertbank.routers.placement import save_placement
     from expertbank.routers.statistics import RouterStatistics
 
     check_outputs([options.out], options.file)
     counted = _statistics(options, n_domains=0)
     sizes = RouterStatistics(counted.n_experts, counted.n_chosen)
-    kinds = dict.fromkeys(PLACEMENTS, 0) | {"replicated": options.replicas}
-    if not options.replicas and options.kind != "replicated":
-        del kinds["replicated"]
+    kind = options.kind
+    kinds = {"contiguous": 0, "load": 0}
+    if sizes.n_chosen > 1:
+        kinds["coactivation"] = 0
+    if kind is None:
+        kind = list(kinds)[-1]
+    if options.replicas:
+        kinds["replicated"] = options.replicas
+    kinds.setdefault(kind, 0)
 
     def read():
         known = {"n_experts": counted.n_experts, "n_chosen": options.chosen}
@@ -549,12 +556,12 @@ def _routes_place(options: argparse.Namespace) -> None:
     found = judge_placements(read, sizes, options.devices, kinds, options.step)
     print(f"{'layer':10}{'placement':14}{'devices':>9}{'sent':>7}{'busiest':>9}{'95 %':>7}")
     for name, ways in found.items():
-        for kind, paid in ways.items():
+        for way, paid in ways.items():
             means = f"{paid.devices_a_token:9.2f}{paid.sent_a_token:7.2f}"
             steps = f"{paid.busiest_device(0.5):9.2f}{paid.busiest_device(0.95):7.2f}"
-            print(f"{name!s:10}{kind:14}{means}{steps}")
+            print(f"{name!s:10}{way:14}{means}{steps}")
     if options.out:
-        maps = {name: ways[options.kind].placement for name, ways in found.items()}
+        maps = {name: ways[kind].placement for name, ways in found.items()}
         save_placement(options.out, maps, options.devices, options.engine)
 
 

@@ -137,6 +137,7 @@ def build(folder, environment, code="1 + 1", builder="html"):
     for path in EXTENSIONS.iterdir():
         (chapters / "_ext" / path.name).symlink_to(path)
     (folder / "lib").symlink_to(ROOT / "lib")
+    (folder / "data").symlink_to(ROOT / "data")
     shutil.copy(ROOT / "chapters/references.bib", chapters)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "CITATION.cff", folder)

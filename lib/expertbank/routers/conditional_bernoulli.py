@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from expertbank.information import entropy
 
 ROWS = 64  # laws whose tables are held at a time
+MOST_LOG_ODDS = 30.0  # beyond it a probability is 0 or 1 to double precision
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def conditional_bernoulli(marginals: ArrayLike, sizes: ArrayLike) -> Conditional
     start = scipy.special.logit(goal[free])
     # in these units the Hessian is nearly the identity
     scale = np.sqrt(goal[free] * (1 - goal[free]))
+    # where sizes leave no choice the odds have no end
+    bounds = np.stack([-MOST_LOG_ODDS - start, MOST_LOG_ODDS - start], axis=1) * scale[:, None]
     joining = goal.copy()
 
     def excess(scaled: np.ndarray) -> tuple[float, np.ndarray]:
@@ -109,7 +112,7 @@ def conditional_bernoulli(marginals: ArrayLike, sizes: ArrayLike) -> Conditional
 
     options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
     best = scipy.optimize.minimize(
-        excess, np.zeros(len(start)), jac=True, method="L-BFGS-B", options=options
+        excess, np.zeros(len(start)), jac=True, method="L-BFGS-B", options=options, bounds=bounds
     )
     joining[free] = scipy.special.expit(start + best.x / scale)
     return ConditionalBernoulli(joining, sizes)
