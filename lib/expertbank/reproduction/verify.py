@@ -77,12 +77,20 @@ def verify(name: str | os.PathLike, n_images: int | None = None) -> str:
     if kind == "testbed":
         return _testbed(folder)
     if kind == "router model":
-        tables = load_router_tables(folder)
-        n_tokens = len(tables.arrays["loss"])
-        return f"hashes match of 5 files; {tables.n_layers} loss tables of {n_tokens:,} tokens read"
+        return f"{_hashes(folder)}; {_router_tables(folder)}"
+    return _hashes(folder)
+
+
+def _hashes(folder: Path) -> str:
     manifest = read_manifest(folder, ())
     paths = [check_file(folder, manifest, name) for name in manifest["files"]]
     return f"hashes match of {len(paths)} file{'s' if len(paths) > 1 else ''}"
+
+
+def _router_tables(folder: Path) -> str:
+    tables = load_router_tables(folder)
+    n_tokens = len(tables.arrays["loss"])
+    return f"{tables.n_layers} loss tables of {n_tokens:,} tokens read"
 
 
 def _bank(folder: Path, n_images: int | None) -> str:
