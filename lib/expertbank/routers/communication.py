@@ -118,12 +118,12 @@ class Communication:
     @property
     def devices_a_token(self) -> float:
         """Mean number of devices that serve a token."""
-        return self.traffic.sum() / self.tokens
+        return float(self.traffic.sum() / self.tokens)
 
     @property
     def sent_a_token(self) -> float:
         """Mean number of other devices that a token is sent to."""
-        return (self.traffic.sum() - np.trace(self.traffic)) / self.tokens
+        return float((self.traffic.sum() - np.trace(self.traffic)) / self.tokens)
 
     def bytes_a_token(
         self, hidden_size: int, dispatch_bytes: float = 2, combine_bytes: float = 2

@@ -433,7 +433,7 @@ def layer_names(model: Any) -> list[str]:
     """What `loss_table` calls the layers of a model: the number in each path, else the path.
 
     >>> import torch
-    >>> layers = torch.nn.ModuleList(torch.nn.ModuleDict({"experts": torch.nn.Identity()}))
+    >>> layers = torch.nn.ModuleList([torch.nn.ModuleDict({"experts": torch.nn.Identity()})])
     >>> layer_names(torch.nn.ModuleDict({"layers": layers}))
     ['0']
     """

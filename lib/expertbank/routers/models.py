@@ -45,7 +45,7 @@ def text_batches(
     ...     _ = Path(file.name).write_text("Hapo mwanzo kulikuwako Neno\\n\\nNeno\\n")
     ...     [batch] = text_batches(data_folder() / "router-model", [file.name], length=4)
     >>> batch["input_ids"].shape, batch["attention_mask"].sum(dim=1).tolist()
-    (torch.Size([2, 4]), [4, 2])
+    (torch.Size([2, 4]), [4, 3])
     """
     import torch
     from transformers import AutoTokenizer

@@ -275,7 +275,8 @@ def held_out_loss(model: Any, sequences: np.ndarray) -> float:
     """Mean cross-entropy of the next token in nats, over sequences (D, S, L).
 
     >>> model = build_model(ModelRecipe(vocabulary=300, width=32, n_experts=4))
-    >>> round(held_out_loss(model, np.zeros((2, 3, 5), int)), 1)  # log 300, of guesses
+    >>> sequences = np.random.default_rng(0).integers(0, 300, (2, 30, 5))
+    >>> round(held_out_loss(model, sequences), 1)  # log 300, of guesses
     5.7
     """
     total = 0.0
