@@ -59,9 +59,11 @@ class Notebook:
     """The namespace of a page's cells; `write(kind, text)` hears what they print ("out", "err") and
     show ("shown", JSON).
 
-    >>> notebook = Notebook(lambda kind, text: print(kind, text))
+    >>> heard = []
+    >>> notebook = Notebook(lambda kind, text: heard.append((kind, text)))
     >>> answer = notebook.run("a = 2\\na + 1", "cell 1")
-    shown {"kind": "text", "text": "3"}
+    >>> heard
+    [('shown', '{"kind": "text", "text": "3"}')]
     >>> json.loads(answer)
     {'error': '', 'missing': [], 'note': '', 'numbers': {}}
     >>> json.loads(notebook.run("import torch_of_old\\na = 3", "cell 2"))["missing"]
