@@ -141,6 +141,7 @@ def build(folder, environment, code="1 + 1", builder="html"):
     shutil.copy(ROOT / "chapters/references.bib", chapters)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "CITATION.cff", folder)
+    shutil.copy(ROOT / "LICENSE", folder)
     (chapters / "one.md").write_text(HEAD + FIRST.replace("CODE", code))
     (chapters / "two.md").write_text(SECOND)
     part = {"caption": "Part", "chapters": [{"file": "chapters/two"}]}
