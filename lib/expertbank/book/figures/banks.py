@@ -245,8 +245,8 @@ def stalling(
     kept = left.loglog(steps, shares[steps - 1][:, used], "-", color=BLUE, lw=1)
     kept[0].set_label("used at the optimum")
     fading = left.loglog(steps, shares[steps - 1][:, ~used], "--", color=RED, lw=1)
-    for line in fading[:1]:  # none fade where the optimum uses all
-        line.set_label("not used")
+    if fading:  # none fade where the optimum uses all
+        fading[0].set_label("not used")
     left.set(xlabel="Blahut-Arimoto steps", ylabel="share of an expert", ylim=(1e-9, 2))
     slow = {f"Blahut-Arimoto, {name}": path[steps - 1] for name, path in gaps.items()}
     named_lines(right, steps, slow, marker="")

@@ -82,7 +82,7 @@ def router_planes(layers: Sequence[RouterRegret]) -> Figure:
         reached = [found.reached(rate) for rate in rates]
         ax.plot(rates, reached, "--", color=BLUE, label="sees the router's input")
         seen = [(point.rate, point.loss) for point in found.seen]
-        ax.plot(*np.transpose(seen), "D", color=BLUE, ms=3)
+        ax.plot(*np.transpose(seen), "D", color=BLUE, ms=3, label="gates fitted on it")
         if found.softmax is not None:
             place = ([found.softmax.rate], [found.softmax.loss])
             ax.plot(*place, "s", color=GREEN, label="its softmax, drawn")
