@@ -62,6 +62,25 @@ def test_what_the_page_has_not_is_told_and_so_is_what_would_need_it(notebook, sa
     assert run(notebook, code)["missing"] == ["torch_of_old"]
 
 
+def test_what_is_left_half_made_is_told_by_all_that_takes_it(notebook):
+    run(
+        notebook,
+        "rows, few = [], {}\nfor name in 'ab':\n    import torch_of_old\n    rows.append(name)",
+    )
+    for code in (
+        "rows[0]",
+        "from_it = [row for row in rows]",
+        "later = []\nfor row in from_it:\n    later.append(row)\nlater[0]",
+    ):
+        answer = run(notebook, code)
+        assert not answer["error"], code
+    assert answer["missing"] == ["torch_of_old"]
+    # a mistake stays one: own names of a loop, and names made anew
+    assert "ZeroDivisionError" in run(notebook, "for name in 'a':\n    1 / 0")["error"]
+    assert "IndexError" in run(notebook, "rows = []\nrows[0]")["error"]
+    assert "IndexError" in run(notebook, "few = [1]\nfew[2]")["error"]
+
+
 def test_numbers_of_the_text_come_with_the_answer(notebook):
     code = "from expertbank.book.numbers import numbers_of\nnumbers_of('bsc')('one', '0.1')"
     assert run(notebook, code)["numbers"] == {"bsc_one": "0.1"}

@@ -21,6 +21,7 @@ from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from expertbank.book.explorers.explorer import Explorer
@@ -34,6 +35,9 @@ NOT_HERE = (
     "Not on this page: {}. It has Python, NumPy, SciPy and the library; what needs more is left "
     "out here, and JupyterLab and Binder run all of it."
 )
+# methods that fill what they belong to, and statements that make a name anew
+FILLS = ("append", "extend", "insert", "add", "update", "setdefault")
+WHOLE = (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
 
 class Printed(io.TextIOBase):
@@ -126,9 +130,11 @@ class Notebook:
                     continue
                 missing.append(lacked)
                 left = [statement] if is_import else module.body[place:]
-                self.absent |= {name: lacked for part in left for name in made_by(part)}
+                self._leave(left, lacked)
                 if not is_import:
                     break
+            else:
+                self._keep_account(statement)
         return list(dict.fromkeys(missing))
 
     def _run_one(self, statement: ast.stmt, file: str, last: bool) -> None:
@@ -144,10 +150,28 @@ class Notebook:
         mistake: what a cell without it left half made may be wrong in any way."""
         if isinstance(error, ModuleNotFoundError):
             return str(error.name)
-        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        names = read_by(statement)
         if isinstance(error, NameError):
             names.add(str(error.name))
+        return self._absent_of(names)
+
+    def _leave(self, statements: list[ast.stmt], lacked: str) -> None:
+        names = {name for statement in statements for name in made_by(statement)}
+        for name in names:
+            if not isinstance(self.names.get(name), ModuleType):  # as of `np.append`
+                self.absent[name] = lacked
+
+    def _absent_of(self, names: set[str]) -> str:
         return next((self.absent[name] for name in sorted(names) if name in self.absent), "")
+
+    def _keep_account(self, statement: ast.stmt) -> None:
+        """What ran on something half made is half made too; what is made anew is whole."""
+        lacked = self._absent_of(read_by(statement))
+        if lacked:
+            self._leave([statement], lacked)
+        elif isinstance(statement, WHOLE):
+            for name in bound_by(statement):
+                self.absent.pop(name, None)
 
     def _shown(self, value: Any) -> dict[str, Any]:
         if isinstance(value, Explorer):
@@ -184,6 +208,38 @@ def made_by(statement: ast.stmt) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             yield from (one.id for one in ast.walk(node.value) if isinstance(one, ast.Name))
+        elif isinstance(node, ast.Attribute) and node.attr in FILLS:
+            yield from (one.id for one in ast.walk(node.value) if isinstance(one, ast.Name))
+
+
+def bound_by(statement: ast.stmt) -> Iterator[str]:
+    """The names that an assignment, an import or a definition binds."""
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        for node in (node for target in targets for node in ast.walk(target)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+    elif isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        yield statement.name
+    else:
+        yield from made_by(statement)
+
+
+def read_by(statement: ast.stmt) -> set[str]:
+    """The names that a statement takes from the cells before it."""
+    parts: list[ast.AST] = [statement]
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value:
+        # `rows = rows[1:]` reads the name that it binds
+        parts = [statement.value]
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        parts += [one for one in targets if isinstance(one, (ast.Subscript, ast.Attribute))]
+    nodes = [node for part in parts for node in ast.walk(part)]
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    own |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    if isinstance(statement, ast.AugAssign):
+        own = set()
+    return names - own
 
 
 def told(error: Exception) -> str:
