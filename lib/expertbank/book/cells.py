@@ -22,7 +22,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from expertbank.book.explorers.explorer import Explorer
 from expertbank.book.explorers.scene import Scene
@@ -206,10 +206,15 @@ def made_by(statement: ast.stmt) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        elif is_filled(node):
             yield from (one.id for one in ast.walk(node.value) if isinstance(one, ast.Name))
-        elif isinstance(node, ast.Attribute) and node.attr in FILLS:
-            yield from (one.id for one in ast.walk(node.value) if isinstance(one, ast.Name))
+
+
+def is_filled(node: ast.AST) -> TypeGuard[ast.Subscript | ast.Attribute]:
+    """Whether `node.value` is filled, by an index or by a method."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.ctx, ast.Store)
+    return isinstance(node, ast.Attribute) and node.attr in FILLS
 
 
 def bound_by(statement: ast.stmt) -> Iterator[str]:
