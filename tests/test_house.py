@@ -344,12 +344,13 @@ def code_lines(path):
 # A page that loads the library varies what an explorer is made of, too: 90 in the book.
 # All families of transformers are heard while they run, in generation and training too:
 # 30.
+# What a cell of a page made halfway, for want of a module, is told from a mistake: 50 in the book.
 CAPS = {
     "core": 3805,
     "shipped": 570,
     "routers": 5950,
     "training": 1608,
-    "book": 4960,
+    "book": 5010,
     "reproduction": 722,
     "cli": 448,
 }

@@ -15,7 +15,12 @@ from expertbank.cli import main
 from expertbank.reproduction.compare import compare, compare_predictions, differences
 from expertbank.reproduction.outcome import Outcome, outcome_of, summary
 from expertbank.reproduction.verdicts import changes, findings_of
-from expertbank.reproduction.verify import SHIPPED_PLACES, place_of, verify
+from expertbank.reproduction.verify import (
+    SHIPPED_PLACES,
+    _check_accuracies,
+    place_of,
+    verify,
+)
 from expertbank.shipped.bank import load_bank, save_bank
 from expertbank.shipped.gates import GATE_FILES, load_gates, save_gates
 from expertbank.shipped.manifest import REPOSITORY, data_folder, read_manifest, seal
@@ -189,6 +194,12 @@ WITH_WEIGHTS = ("mnist", "specialists")
 def test_shipped_folders_verify(name, capsys):
     code, out, _ = run(capsys, "verify", name)
     assert code == 0 and out.startswith(f"{name}: hashes match")
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_banks_with_weights_have_the_accuracies_that_they_state(name):
+    """To four digits, however a tie was rounded; their weights are run elsewhere."""
+    assert _check_accuracies(DATA / "banks" / name) == 25
 
 
 def test_paths_are_relative_to_where_one_stands(capsys, tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ SHIPPED_PLACES = {
     "router-model": "router-model",
 }
 LAST_DIGIT = 1e-6  # of the tables' numbers
+FOUR_DIGITS = 0.5001e-4  # of accuracies that are stated to four digits
 
 
 def place_of(name: str | os.PathLike) -> Path:
@@ -110,8 +111,10 @@ def _check_accuracies(folder: Path) -> int:
     bank = load_bank(folder.resolve())
     stated = bank.manifest.get("accuracies", {})
     for split in SPLITS:
-        found = bank.accuracies(split).round(4)
-        if split in stated and not np.array_equal(found, stated[split]):
+        if split not in stated:
+            continue
+        # stated to four digits; a tie may have been rounded either way
+        if np.abs(bank.accuracies(split) - stated[split]).max() > FOUR_DIGITS:
             raise ValueError(f"{folder}: its manifest states other {split} accuracies than it has")
     return bank.n_experts
 
