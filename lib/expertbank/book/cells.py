@@ -14,7 +14,7 @@ import linecache
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from functools import partial
@@ -155,7 +155,7 @@ class Notebook:
             names.add(str(error.name))
         return self._absent_of(names)
 
-    def _leave(self, statements: list[ast.stmt], lacked: str) -> None:
+    def _leave(self, statements: Sequence[ast.stmt], lacked: str) -> None:
         names = {name for statement in statements for name in made_by(statement)}
         for name in names:
             if not isinstance(self.names.get(name), ModuleType):  # as of `np.append`
