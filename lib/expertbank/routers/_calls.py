@@ -7,7 +7,8 @@ not say is taken from the one around it, as long as both see the same tokens.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -181,6 +182,29 @@ def to_array(value: Any) -> np.ndarray | None:
     if value.is_floating_point():
         value = value.float()  # numpy knows no bfloat16
     return value.cpu().numpy()
+
+
+@contextmanager
+def evaluated(model: Any) -> Iterator[None]:
+    """The model without dropout; every module is back in its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def device_of(model: Any) -> Any:
+    """Where a model takes its inputs: parameters that are offloaded are nowhere."""
+    for module in model.modules():
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return device
+    devices = [parameter.device for parameter in model.parameters()]
+    there = [device for device in devices if device.type != "meta"]
+    return there[0] if there else "cpu"
 
 
 def one_a_token(labels: Any, name: str, shape: tuple[int, int]) -> np.ndarray:

@@ -491,7 +491,7 @@ def find_listeners(model: Any, own: Mapping[str, Extractor] | None = None) -> li
                 router in own or type(modules[router]).__name__ in _EXTRACTORS
             )
             if not is_read_at_router:
-                family = _KNOWN.get(_folder_of(module))
+                family = family_of(module)
                 found.append(_listener(modules, parent, path, router=router, family=family))
     if not found:
         raise ValueError(_nothing_found(model, list(modules)))
@@ -557,6 +557,31 @@ def _router_beside(modules: Mapping[str, Any], parent: str) -> str | None:
         if path in modules:
             return path
     return None
+
+
+def family_of(module: Any) -> Family | None:
+    """The verified family that a module of transformers belongs to.
+
+    >>> import torch
+    >>> family_of(torch.nn.Identity()) is None
+    True
+    """
+    return _KNOWN.get(_folder_of(module))
+
+
+def scores_of(family: Family | None, rows: Any, chosen: Any, weights: Any) -> str | None:
+    """Of which function of what a router puts out, (n, E), the probabilities are multiples: known
+    of the family, else told by the weights (n, k); None where it cannot be told.
+
+    >>> import torch
+    >>> scores_of(None, torch.tensor([[0.75, 0.25]]), torch.tensor([[0]]), torch.ones(1, 1))
+    'none'
+    """
+    if are_probabilities(rows):
+        return AS_THEY_ARE
+    if family is not None:
+        return family.scores
+    return scores_by_weights(rows, chosen, weights)
 
 
 def _folder_of(module: Any) -> str:

@@ -25,13 +25,14 @@ from expertbank.routers._calls import (
     Call,
     around,
     call_of,
+    device_of,
     entries,
+    evaluated,
     is_inside,
     one_a_token,
     to_array,
 )
 from expertbank.routers.families import (
-    AS_THEY_ARE,
     MODEL_FAMILIES,
     OLDEST,
     TRANSFORMERS,
@@ -39,10 +40,9 @@ from expertbank.routers.families import (
     Extractor,
     Family,
     Listener,
-    are_probabilities,
     as_probabilities,
     find_listeners,
-    scores_by_weights,
+    scores_of,
     sigmoid_choice,
     softmax_choice,
     switch_choice,
@@ -259,17 +259,14 @@ class RoutingRecorder:
                 "the recorder is not in use; call it inside `with record_routing(model) as "
                 "recorder:`"
             )
-        device = _device_of(self.model)
+        device = device_of(self.model)
         inputs = {name: _as_tensor(value, device) for name, value in inputs.items()}
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with torch.no_grad(), self.labels(domain=domain, sequence=sequence):
-                output = self.model(**inputs)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-        return output
+        with (
+            evaluated(self.model),
+            torch.no_grad(),
+            self.labels(domain=domain, sequence=sequence),
+        ):
+            return self.model(**inputs)
 
     # --- hooks ---
 
@@ -374,7 +371,7 @@ class RoutingRecorder:
         if len(rows) != len(chosen) or not len(rows):
             return None
         if listener.path not in self._scores:  # looked at once: it waits for the device
-            self._scores[listener.path] = _scores_of(listener, rows, chosen, weights)
+            self._scores[listener.path] = scores_of(listener.family, rows, chosen, weights)
         scores = self._scores[listener.path]
         return None if scores is None else as_probabilities(rows, scores)
 
@@ -535,15 +532,6 @@ class RoutingRecorder:
 # --- models and tensors ---
 
 
-def _scores_of(listener: Listener, rows: Any, chosen: Any, weights: Any) -> str | None:
-    """Of which function of what a router puts out the probabilities are multiples."""
-    if are_probabilities(rows):
-        return AS_THEY_ARE
-    if listener.family is not None:
-        return listener.family.scores
-    return scores_by_weights(rows, chosen, weights)
-
-
 def _slots_by_row(choice: Choice, call: Call, n_experts: int) -> np.ndarray:
     """Slots (B, E) of the rows of a call."""
     rows, length = call.shape
@@ -596,17 +584,6 @@ def _is_a_choice(hidden: Any, chosen: Any, weights: Any) -> bool:
     if chosen.ndim != 2 or chosen.shape != weights.shape or chosen.is_floating_point():
         return False
     return math.prod(hidden.shape[:-1]) == len(chosen)  # DBRX gives its experts (B, L, h)
-
-
-def _device_of(model: Any) -> Any:
-    """Where a model takes its inputs: parameters that are offloaded are nowhere."""
-    for module in model.modules():
-        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-        if device is not None:
-            return device
-    devices = [parameter.device for parameter in model.parameters()]
-    there = [device for device in devices if device.type != "meta"]
-    return there[0] if there else "cpu"
 
 
 def _as_tensor(value: Any, device: Any) -> Any:

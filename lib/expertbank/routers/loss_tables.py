@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from expertbank._checks import as_count
+from expertbank.routers._calls import device_of, evaluated, to_array
+from expertbank.routers.families import as_probabilities, family_of, scores_of
 
 HOWS = ("solo", "swap")
 LOSS_METHODS = ("exact", "linear")
@@ -254,25 +256,22 @@ def _columns(
         logits = logits.flatten(0, 1)[flat].float()
         return torch.nn.functional.cross_entropy(logits, following[is_row], reduction="none")
 
-    columns = []
-    with _evaluated(model):
-        if method == "linear":
-            own, columns = _linear(model, inputs, forced, experts, losses_of, flat)
-            output = None
-        else:
-            with torch.no_grad():
-                with forced.hooked():
-                    output = _run(model, inputs)
-                own = losses_of(output)
+    with evaluated(model):
+        with torch.no_grad(), forced.hooked():
+            output = _run(model, inputs)
+        own = losses_of(output)
         states, chosen, weights = (value[flat].detach() for value in _seen(forced, flat))
-        with torch.no_grad():
-            if method == "exact":
-                for expert in experts:
-                    with forced.hooked(expert):
-                        columns.append(losses_of(model(**inputs)))
-            else:
-                output = _run(model, inputs)
-    probabilities = _probabilities(output, place, n_experts, flat)
+        if method == "linear":
+            columns = _linear(model, inputs, forced, experts, losses_of, flat)
+        else:
+            columns = []
+            for expert in experts:
+                with torch.no_grad(), forced.hooked(expert):
+                    columns.append(losses_of(model(**inputs)))
+    rows = _router_rows(output, place, n_experts, flat)
+    scores = None
+    if rows is not None:
+        scores = scores_of(family_of(forced.module), rows, chosen, weights)
     found = {
         "losses": torch.stack(columns, dim=1),
         "features": states,
@@ -280,9 +279,9 @@ def _columns(
         "weights": weights,
         "loss": own,
     }
-    if probabilities is not None:
-        found["probabilities"] = probabilities
-    arrays = {name: _as_array(value) for name, value in found.items()}
+    if scores is not None:
+        found["probabilities"] = as_probabilities(rows, scores)
+    arrays = {name: np.asarray(to_array(value)) for name, value in found.items()}
     arrays["sequence"] = np.nonzero(is_row.cpu().numpy())[0]
     return arrays
 
@@ -294,9 +293,9 @@ def _linear(
     experts: tuple[int, ...],
     losses_of: Any,
     flat: Any,
-) -> tuple[Any, list]:
-    """Losses as they are (n,), and for each expert those plus gradient times the change of the
-    layer's output."""
+) -> list:
+    """For each expert, losses (n,) as they are plus gradient times the change of the layer's
+    output."""
     import torch
 
     kept = []
@@ -320,7 +319,7 @@ def _linear(
             other = forced.module(states, *forced.replaced(chosen, weights, expert))
             change = (slope * (other - kept[0])).flatten(0, -2).sum(dim=-1)
             columns.append(own.detach() + change[flat].float())
-    return own.detach(), columns
+    return columns
 
 
 def _seen(forced: _Forced, flat: Any) -> tuple[Any, Any, Any]:
@@ -342,35 +341,16 @@ def _run(model: Any, inputs: dict) -> Any:
     return model(**inputs, output_router_logits=True)
 
 
-def _probabilities(output: Any, place: tuple[int, int], n_experts: int, flat: Any) -> Any:
-    """The router's rows (n, E) of one layer: as they are where they sum to 1, else their
-    softmax."""
-    import torch
-
+def _router_rows(output: Any, place: tuple[int, int], n_experts: int, flat: Any) -> Any:
+    """What the router of one layer put out (n, E); None where the model does not hand it out."""
     every = getattr(output, "router_logits", None)
     index, n_layers = place
     if every is None or len(every) != n_layers:
         return None
-    rows = every[index].reshape(-1, every[index].shape[-1]).float()
+    rows = every[index].reshape(-1, every[index].shape[-1])
     if rows.shape[1] != n_experts or len(rows) != len(flat):
         return None
-    rows = rows[flat]
-    sums_to_one = torch.allclose(rows.sum(dim=1), torch.ones(len(rows), device=rows.device))
-    if bool((rows >= 0).all()) and sums_to_one:
-        return rows
-    return rows.softmax(dim=1)
-
-
-@contextmanager
-def _evaluated(model: Any) -> Iterator[None]:
-    """The model without dropout; every module is back in its own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    return rows[flat]
 
 
 def _next_tokens(inputs: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -394,18 +374,12 @@ def _next_tokens(inputs: Mapping[str, Any]) -> tuple[Any, Any]:
 def _on_device(model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    parameter = next(iter(model.parameters()), None)
-    device = "cpu" if parameter is None else parameter.device
+    device = device_of(model)
     inputs = {name: torch.as_tensor(value).to(device) for name, value in batch.items()}
     if inputs["input_ids"].ndim != 2:
         shape = tuple(inputs["input_ids"].shape)
         raise ValueError(f"input_ids has shape {shape}; allowed is (B, L)")
     return inputs
-
-
-def _as_array(value: Any) -> np.ndarray:
-    value = value.detach().cpu()
-    return value.float().numpy() if value.is_floating_point() else value.numpy()
 
 
 # --- the layer and its experts ---
