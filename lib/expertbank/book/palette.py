@@ -20,6 +20,8 @@ COLOURS = {
 }
 LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 DARK = {name: dark for name, (_, dark) in COLOURS.items()}
+# of the lines of a figure, one after the other
+CYCLE = [LIGHT[name] for name in ("blue", "red", "green", "pink", "orange", "ink", "sky")]
 # how a page of the site says that it is dark, and how JupyterLab does
 DARK_PAGES = 'html[data-theme="dark"], [data-jp-theme-light="false"]'
 

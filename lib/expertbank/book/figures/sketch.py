@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from expertbank.book.explorers.scene import Axis, Mark, Panel, Scene, Series
-from expertbank.book.palette import LIGHT
+from expertbank.book.palette import CYCLE, LIGHT
 
-LOOKS = [LIGHT[name] for name in ("blue", "red", "green", "pink", "orange", "ink", "sky")]
 DRAWN_THROUGH = ("--", "-.", "-", ":")
 # what only arranges or annotates
 UNDRAWN = {"legend", "grid", "tick_params", "annotate", "margins", "bar_label"}
@@ -197,7 +196,7 @@ class SketchedAxes:
     def errorbar(self, x: Any, y: Any, yerr: Any = None, xerr: Any = None, **look: Any) -> None:
         """Points, and a line through each over its error."""
         style = look.pop("fmt", "")
-        look = {"color": look.get("ecolor", LOOKS[self._look(style, look)])} | look
+        look = {"color": look.get("ecolor", CYCLE[self._look(style, look)])} | look
         x = self.x.place(x)
         y = self.y.place(y)
         if style != "none":
@@ -306,12 +305,12 @@ class SketchedAxes:
         """Which of the book's colours is meant; the next one where none is said."""
         colour = look.get("color", look.get("fc", look.get("ec")))
         colour = colour[0] if isinstance(colour, list) else colour
-        if colour in LOOKS:
-            return LOOKS.index(colour)
+        if colour in CYCLE:
+            return CYCLE.index(colour)
         if colour is not None:
-            return LOOKS.index(LIGHT["ink"])
+            return CYCLE.index(LIGHT["ink"])
         self.next_look += 1
-        return (self.next_look - 1) % len(LOOKS)
+        return (self.next_look - 1) % len(CYCLE)
 
     def _stroke(self, style: str) -> str | None:
         return next((stroke for stroke in DRAWN_THROUGH if stroke in style), None)

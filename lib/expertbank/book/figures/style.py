@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from expertbank.book.palette import LIGHT
+from expertbank.book.palette import CYCLE, LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,6 @@ Lines = Mapping[str, ArrayLike]
 
 # colours are told apart by lightness in print too; a line differs from the next in its stroke and
 # its marker as well
-CYCLE = [LIGHT[name] for name in ("blue", "red", "green", "pink", "orange", "ink", "sky")]
 BLUE, RED, GREEN, PINK, ORANGE, BLACK, SKY = CYCLE
 STROKES = ("-", "--", "-.", ":", "-", "--", "-.")
 # for artists that share one look; each is a dict of colour, stroke and marker
