@@ -85,6 +85,14 @@ class Packed(Quiet):
         self.wfile.write(content)
 
 
+def watch(page) -> None:
+    """Keep what a page asks for, in `page.asked`, and its errors, in `page.problems`."""
+    page.asked, page.problems = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+
+
 def violations(page) -> list[tuple[str, list]]:
     """What axe-core finds, of any impact: rule and first place."""
     assert AXE.is_file(), "run `make book`: it fetches axe-core from npm"

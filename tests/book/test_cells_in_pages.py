@@ -6,7 +6,7 @@ from time import perf_counter
 
 import pytest
 
-from pages import HTML, SIZES, violations
+from pages import HTML, SIZES, violations, watch
 from support import say, skip_or_fail
 
 CELLS = HTML / "_local" / "cells"
@@ -34,10 +34,7 @@ def tab(browser, site):
         skip_or_fail("the site was built without what its cells need: see `make book`")
     context = browser.new_context(viewport=dict(zip(("width", "height"), SIZES["desktop"])))
     page = context.new_page()
-    page.asked, page.problems = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    watch(page)
     yield page
     assert all(url.startswith((site, "data:", "blob:")) for url in page.asked), page.asked
     assert page.problems == []

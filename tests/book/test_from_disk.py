@@ -14,7 +14,7 @@ import pytest
 
 import firefox
 from expertbank.book.explorers.live import dials_of, scene_of
-from pages import HTML, LECTURES, PAGES, SIZES, WITH_EXPLORER
+from pages import HTML, LECTURES, PAGES, SIZES, WITH_EXPLORER, watch
 from references import ROOT
 from support import say, skip_or_fail
 
@@ -102,9 +102,7 @@ def tab(browser):
     width, height = SIZES["desktop"]
     context = browser.new_context(viewport={"width": width, "height": height})
     page = context.new_page()
-    page.problems = []
-    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    watch(page)
 
     def refuse(route):
         page.problems.append(f"asked for {route.request.url}")

@@ -15,7 +15,7 @@ import pytest
 from expertbank.book.explorers.live import dials_of, scene_of
 from expertbank.book.explorers.variants import VARIANTS
 from expertbank.book.explorers.widget import HERE
-from pages import HTML, SIZES, Packed, violations
+from pages import HTML, SIZES, Packed, violations, watch
 from support import say, skip_or_fail
 
 # closed forms, the alpha-mixture on the shipped bank, D(R)
@@ -105,10 +105,7 @@ def tab(browser, site):
     need_live()
     context = browser.new_context(viewport=dict(zip(("width", "height"), SIZES["desktop"])))
     page = context.new_page()
-    page.asked, page.problems = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    watch(page)
     page.add_init_script(f"({LISTEN})()")
     yield page
     assert all(url.startswith((site, "data:", "blob:")) for url in page.asked), page.asked
