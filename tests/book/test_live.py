@@ -4,6 +4,7 @@ value; before it nothing is loaded, and after it nothing is left."""
 import functools
 import gzip
 import json
+import re
 import shutil
 import threading
 from http.server import ThreadingHTTPServer
@@ -16,11 +17,15 @@ from expertbank.book.explorers.live import dials_of, scene_of
 from expertbank.book.explorers.variants import VARIANTS
 from expertbank.book.explorers.widget import HERE
 from pages import HTML, SIZES, Packed, violations, watch
+from references import ROOT
 from support import say, skip_or_fail
 
 # closed forms, the alpha-mixture on the shipped bank, D(R)
 TRIED = ("bsc", "mnist_bank", "blahut_arimoto")
 MOVES = 30
+# what says how much one click brings
+TELL_ITS_SIZE = [ROOT / "README.md"]
+TELL_ITS_SIZE += [ROOT / "chapters" / f"{name}.md" for name in ("explorers", "your_experts")]
 STATE = "document.querySelector('.explorer').dataset.live"
 WORDS = "document.querySelector('.explorer-news p').textContent"
 # keeps what workers answer
@@ -266,6 +271,9 @@ def test_a_second_page_takes_it_from_the_browsers_cache(profile, counted_site, r
         sent.append({path: size for path, size in served.items() if "/_local/live/" in path})
     assert len(sent[0]) >= 9
     assert sent[1] == {}, "the second page asks the server for nothing of it"
+    for text in TELL_ITS_SIZE:
+        [stated] = re.findall(r"\bloads\b.*?(\d+) MB", text.read_text())
+        assert abs(int(stated) - sum(sent[0].values()) / 1e6) < 1, text
     say(
         request,
         f"any value: {sum(sent[0].values()) / 1e6:.1f} MB on the wire and ready after "
