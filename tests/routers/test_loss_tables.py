@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="loss tables need torch")
 pytest.importorskip("transformers", reason="loss tables are tested on a model of transformers")
 pytest.importorskip("zarr", reason="loss tables are written to zarr")
 
+import tiny_models  # noqa: E402
 from transformers import (  # noqa: E402
     MixtralConfig,
     MixtralForCausalLM,
@@ -135,6 +136,22 @@ def test_the_router_is_noted_as_it_is():
     logits = table.features[:] @ gate.T
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.allclose(probabilities, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "family", ["mixtral", "qwen3_moe", "deepseek_v3", "glm4_moe", "minimax_m2"]
+)
+def test_probabilities_are_those_that_the_weights_are_made_of(family, kind):
+    """By softmax or by sigmoid scores, as the family's routers have it: the chosen experts' weights
+    are a multiple of them, token by token."""
+    model = tiny_models.build_family(family).to(kind)
+    [*_, last] = tables.layer_names(model)
+    table = loss_table(model, [{"input_ids": tiny_models.tokens()}], last, experts=[0])
+    probabilities = np.take_along_axis(table.probabilities[:], table.chosen[:], axis=1)
+    ratio = table.weights[:] / probabilities
+    slack = 1e-3 if kind == torch.float32 else 5e-2
+    np.testing.assert_allclose(ratio[:, 1:], ratio[:, :-1], rtol=slack)
 
 
 def test_the_model_keeps_its_mode_and_no_hook_stays():
