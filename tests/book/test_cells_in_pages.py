@@ -119,7 +119,7 @@ def test_an_edited_cell_gives_another_picture_and_numbers_and_resets(tab, site):
     assert sketches.first.inner_html() != drawn
     assert numbers.all_inner_texts() != before and tab.locator(".run-changed").count() > 2
     assert "Here p = 0.3" in tab.locator(".run-folded").first.inner_text()
-    tab.get_by_role("button", name="Reset", exact=True).first.click()
+    tab.locator(".run-bar").get_by_role("button", name="Reset", exact=True).click()
     assert numbers.all_inner_texts() == before
     assert "p = 0.1" in first.locator(".cm-content").inner_text()
     assert tab.locator(".run-sketch").count() == 0
