@@ -53,3 +53,11 @@ def say(request: pytest.FixtureRequest, line: str) -> None:
     """Keep a measurement for the end of the run, also that of a test that passes: see
     `conftest`."""
     request.node.user_properties.append(("measured", line))
+
+
+def say_time(request: pytest.FixtureRequest, line: str, took: float, aim: float) -> None:
+    """Keep a time beside what it should be on an idle machine.
+
+    It fails nothing: how long something takes says as much about who else uses the machine.
+    """
+    say(request, f"{line} (aim {aim:g}{', missed' if took > aim else ''})")

@@ -16,7 +16,7 @@ import pytest
 
 from pages import HTML, PAGES, WITH_EXPLORER
 from references import ROOT, chapters
-from support import say
+from support import say, say_time
 
 NOTEBOOK = ".jp-NotebookPanel"
 CODE = [chapter.stem for chapter in chapters()]
@@ -265,10 +265,10 @@ def test_a_click_opens_a_notebook_that_is_alive(page, request):
     assert page.locator(f"{NOTEBOOK} .widget-label").evaluate_all(cut) == []
     times = {handle.evaluate(NAME): handle.evaluate(MOVES, 30) for handle in sliders.all()}
     assert len(times) == 3
-    medians = ", ".join(f"{name} {median(found):.0f} ms" for name, found in times.items())
-    say(request, f"live widget, median of 30 moves: {medians}")
-    # the way through the kernel and back, beside whatever else this machine does
-    assert all(median(found) < 200 for found in times.values()), medians
+    for name, found in times.items():
+        # the way through the kernel and back
+        line = f"live widget, {name}: median of 30 moves {median(found):.0f} ms"
+        say_time(request, line, median(found), 100)
     close(page)
 
 

@@ -22,7 +22,7 @@ from expertbank.book.explorers import EXPLORERS, grid, widget
 from expertbank.book.explorers.explorer import Dial, Explorer
 from expertbank.book.explorers.scene import Axis, Mark, Panel, Reading, Scene, Series, Track
 from references import ROOT
-from support import refused, say, skip_or_fail
+from support import refused, say, say_time, skip_or_fail
 
 EXTENSIONS = ROOT / "chapters" / "_ext"
 BUNDLE = widget.MODULE
@@ -397,7 +397,7 @@ def test_without_the_bundle_one_sentence_says_how_to_get_it(monkeypatch, tmp_pat
 
 @every_explorer
 @pytest.mark.slow
-def test_a_kernel_answers_in_time(name, bundle, request):
+def test_a_kernel_answers_every_value(name, bundle, request):
     made = EXPLORERS[name]()
     *sliders, picture = sliders_of(made).children
     for slider, dial in zip(sliders, made.dials.values()):
@@ -411,10 +411,12 @@ def test_a_kernel_answers_in_time(name, bundle, request):
             )
             values = [type(slider.value)(value) for value in values]
         times = []
+        shown = set()
         for value in islice(cycle(list(values)[-30:]), 30):
             before = perf_counter()
             slider.value = value
-            json.dumps(picture.scene)
+            shown.add(json.dumps(picture.scene, allow_nan=False))
             times.append(1e3 * (perf_counter() - before))
-        say(request, f"{name}, {dial.description}: {median(times):.0f} ms a move")
-        assert median(times) < 100, dial.description
+        line = f"{name}, {dial.description}: {median(times):.0f} ms a move"
+        say_time(request, line, median(times), 100)
+        assert len(shown) > 1, dial.description

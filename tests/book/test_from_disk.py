@@ -16,15 +16,15 @@ import firefox
 from expertbank.book.explorers.live import dials_of, scene_of
 from pages import HTML, LECTURES, PAGES, SIZES, WITH_EXPLORER, watch
 from references import ROOT
-from support import say, skip_or_fail
+from support import say, say_time, skip_or_fail
 
 sys.path.append(str(ROOT / "chapters" / "_ext"))
 import carrier
 import offline
 
 MOVES = 30
-# milliseconds of a move in Firefox, which takes four times the processor time of Chromium
-SLOW_MOVE = 2000
+# milliseconds that a move takes at most on an idle machine
+MOVE = 150
 # formulas, formulas with errors, pixels that the page is too wide, fonts and pictures not loaded
 WHOLE = """(async () => {
   if (window.MathJax) await MathJax.startup.promise;
@@ -219,12 +219,13 @@ def test_chromium_takes_any_value_from_disk(tab, live_book, request, name):
     assert tab.evaluate(STATE) == "ready", tab.evaluate(WORDS)
     taken, fields, shown = tab.evaluate(LATENCIES)
     is_that_of_the_library(name, fields, shown)
-    say(
+    say_time(
         request,
         f"any value of {name} from disk in Chromium: {seconds:.0f} s to ready, "
-        f"a move {median(taken):.0f} ms, the slowest {max(taken):.0f}",
+        f"the slowest move {max(taken):.0f} ms, the median {median(taken):.0f}",
+        median(taken),
+        MOVE,
     )
-    assert median(taken) <= 150
     tab.locator(".explorer-live").click()
     tab.wait_for_timeout(500)
     assert tab.workers == []
@@ -297,12 +298,13 @@ def test_firefox_takes_any_value(root, live_book, request):
         assert state == "ready", words
         taken, fields, shown = visit["gave"][3]
         is_that_of_the_library(name, fields, shown)
-        say(
+        say_time(
             request,
             f"any value of {name} in Firefox from {root.partition(':')[0]}: {seconds:.0f} s to "
-            f"ready, a move {median(taken):.0f} ms, the slowest {max(taken):.0f}",
+            f"ready, the slowest move {max(taken):.0f} ms, the median {median(taken):.0f}",
+            median(taken),
+            MOVE,
         )
-        assert median(taken) <= SLOW_MOVE
 
 
 @pytest.mark.usefixtures("live_book")

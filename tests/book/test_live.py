@@ -18,7 +18,7 @@ from expertbank.book.explorers.variants import VARIANTS
 from expertbank.book.explorers.widget import HERE
 from pages import HTML, SIZES, Packed, violations, watch
 from references import ROOT
-from support import say, skip_or_fail
+from support import say, say_time, skip_or_fail
 
 # closed forms, the alpha-mixture on the shipped bank, D(R)
 TRIED = ("bsc", "mnist_bank", "blahut_arimoto")
@@ -153,12 +153,12 @@ def test_any_value_is_that_of_the_library_and_comes_at_once(tab, site, name, req
         taken.append(tab.evaluate(MOVE, [i % own, share]))
     values = assert_as_the_library(tab, name, dials)
     assert any(values[key] not in dial["stops"] for key, dial in dials.items())
-    say(
+    say_time(
         request,
         f"any value of {name}: ready after {seconds:.1f} s, a move takes {median(taken):.0f} ms",
+        median(taken),
+        150,
     )
-    # on an idle machine 150; others may share this one
-    assert median(taken) <= 1500, taken
     # what the page's stops lack: another bank, or other candidates
     before = tab.evaluate("answers.at(-1)")
     tab.evaluate(MOVE, [own, 1])
