@@ -26,8 +26,8 @@ from expertbank.routers import (
 )
 from expertbank.routers.coactivation import chow_liu_information, total_correlation
 from expertbank.routers.conditional_bernoulli import conditional_bernoulli
+from expertbank.routers.layer_report import LayerReport
 from expertbank.routers.quantities import QUANTITIES
-from expertbank.routers.report import LayerReport
 from expertbank.routers.report_page import html_page
 
 

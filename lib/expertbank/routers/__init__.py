@@ -15,10 +15,11 @@ from expertbank.routers.agreement import Agreement, compare_routing
 from expertbank.routers.communication import Communication, dropped_share, judge_placements
 from expertbank.routers.formats import read_routing, statistics_of
 from expertbank.routers.hooks import Choice, record_routing
+from expertbank.routers.layer_report import LayerReport
 from expertbank.routers.loss_tables import LossTable, loss_table, open_loss_table
 from expertbank.routers.placement import place, save_placement
 from expertbank.routers.regret import RouterRegret, regret_on_half, router_regret
-from expertbank.routers.report import LayerReport, RoutingReport, routing_report
+from expertbank.routers.report import RoutingReport, routing_report
 from expertbank.routers.report_page import write_html
 from expertbank.routers.statistics import (
     LayerStatistics,

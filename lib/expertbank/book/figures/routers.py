@@ -24,7 +24,7 @@ from expertbank.book.figures.style import (
     smooth_line,
 )
 from expertbank.routers.regret import RouterRegret
-from expertbank.routers.report import LayerReport
+from expertbank.routers.layer_report import LayerReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
