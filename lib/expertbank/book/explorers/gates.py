@@ -82,10 +82,10 @@ class _PricedGates:
     """Gates that route on distilled estimates of E[loss | x], beside D(R) and the trained gates."""
 
     def __init__(self, sweep: GateSweep, bank: ExpertBank, n_images: int) -> None:
-        self.losses = bank.losses("test")[:n_images].astype(np.float32)
+        self.losses = bank.losses("test")[:n_images].astype(float)
         self.estimates = sweep.estimates(bank.name, "distilled")[:n_images]
         self.table = table_of(self.estimates)
-        self.curve = rate_distortion_curve(self.losses.astype(float))
+        self.curve = rate_distortion_curve(self.losses)
         self.lams = with_stops(np.geomspace(0.01, 2, 61), 0.2, *LAMS[bank.name])
         solved = rate_distortion_curve(self.table, self.lams)
         points = [solved.point(i) for i in range(len(self.lams))]
@@ -108,15 +108,15 @@ class _PricedGates:
         """log p(t|x) of the gate at a price, less its maximum over t, (N, R)."""
         gate = np.asarray(routing(self.estimates, point))
         relative = gate / gate.max(axis=1, keepdims=True)
-        return np.log(np.maximum(relative, 1e-30)).astype(np.float32)
+        return np.log(np.maximum(relative, 1e-30))
 
     def places(self, log_gates: np.ndarray, sharpness: float) -> tuple[np.ndarray, ...]:
         """Rates (L,), what the gates really lose (L,), and their loads (L, R)."""
-        gates, entropies = sharpened(log_gates, np.float32(sharpness))
-        loads = gates.mean(axis=1, dtype=float)
-        rates = entr(loads).sum(axis=1) - entropies.mean(axis=1, dtype=float)
+        gates, entropies = sharpened(log_gates, sharpness)
+        loads = gates.mean(axis=1)
+        rates = entr(loads).sum(axis=1) - entropies.mean(axis=1)
         losses = np.einsum("lnr,nr->l", gates, self.losses) / len(self.losses)
-        return np.maximum(rates, 0), losses.astype(float), loads
+        return np.maximum(rates, 0), losses, loads
 
     def _along(self, sharpness: float) -> tuple[tuple[np.ndarray, ...], Series, Track]:
         """What `places` finds at all prices, and the line of the gates."""
