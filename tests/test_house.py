@@ -346,8 +346,9 @@ def code_lines(path):
 # All families of transformers are heard while they run, in generation and training too:
 # 30.
 # What a cell of a page made halfway, for want of a module, is told from a mistake: 50 in the book.
+# Scratch memory, and rows turned in pieces, make a curve a tenth to a quarter faster: 26 in the core.
 CAPS = {
-    "core": 3805,
+    "core": 3831,
     "shipped": 570,
     "routers": 5950,
     "training": 1608,

@@ -425,16 +425,15 @@ def _solve(
     table.set_price(lam)
     if start is None:
         alone = _alone(table, lam)
-        # the gradient there says quickly that others are wanted, but only roughly that they are not
-        _, gradient, _ = table.evaluate(alone.marginal)
-        if gradient.max() <= 1 + 1e-9 and not table.challengers(lam).any():
+        if _is_best_alone(table, lam, alone.marginal):
             return alone
         start = np.full(table.n_experts, 1 / table.n_experts)
     x, f, g, certificate, steps = OPTIMISERS[method](table, start, tol)
     # rate and distortion of the gate x_t K_ti / z_i, whose own marginal is x g
     marginal = x * g
     excess = table.mean_excess(x)
-    rate = -f - float(marginal @ np.log(np.where(marginal > 0, g, 1)))
+    # the gradient of an expert that is in use is not as small
+    rate = -f - float(marginal @ np.log(np.maximum(g, 1e-300)))
     if lam > 0:
         rate -= excess / lam
     return RateDistortion(
@@ -445,6 +444,18 @@ def _solve(
         certificate=certificate,
         iterations=steps,
     )
+
+
+def _is_best_alone(table: Table, lam: float, share: np.ndarray) -> bool:
+    """Whether the best single expert, with this share (R,), is optimal at the price that is set."""
+    _, gradient, _ = table.evaluate(share)
+    if not gradient.max() <= 1 + 1e-9:
+        return False
+    # clearly below 1 is below 1, where no exponential comes near the smallest floats
+    beside = np.delete(gradient, table.best)
+    if table.spread < 500 * lam and (beside < 1 - 1e-9).all():
+        return True
+    return not table.challengers(lam).any()
 
 
 def _followed(table: Table, lams: np.ndarray, tol: float, method: str) -> list[RateDistortion]:
@@ -467,7 +478,7 @@ def _extrapolated(before: np.ndarray | None, last: np.ndarray) -> np.ndarray:
     """Where two marginals (R,) lead, as a start for the next: an expert in use keeps a tenth."""
     start = last
     if before is not None:
-        start = np.where(last > 0, np.maximum(2 * last - before, last / 10), 0)
+        start = np.maximum(2 * last - before, last / 10)
     return start / start.sum()
 
 

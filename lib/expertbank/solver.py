@@ -134,7 +134,7 @@ def _em_step(table: Table, x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, fl
 
 def _model_optimum(table: Table, x: np.ndarray, g: np.ndarray) -> np.ndarray:
     """The optimum on the simplex of f's quadratic model at x."""
-    active = np.flatnonzero((x > 0) | (g > 1))
+    active = ((x > 0) | (g > 1)).nonzero()[0]
     if len(active) == len(x):
         y = _quadratic_optimum(table.hessian(None), x, g)
     else:
@@ -168,7 +168,7 @@ def nonnegative_minimum(h: np.ndarray, b: np.ndarray, start: np.ndarray) -> np.n
     [1.0, 0.0]
     """
     y = start
-    free = np.flatnonzero(start)
+    free = start.nonzero()[0]
     for _ in range(3 * len(b)):
         if not len(free):
             raise np.linalg.LinAlgError("nothing is left of the start")
@@ -201,7 +201,7 @@ def nonnegative_minimum(h: np.ndarray, b: np.ndarray, start: np.ndarray) -> np.n
             share = (y[falling] / drop).min()
             y = y + share * (target - y)
             y[y < 1e-15] = 0
-            free = np.flatnonzero(y)
+            free = y.nonzero()[0]
     return y
 
 

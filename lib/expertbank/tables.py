@@ -364,15 +364,13 @@ def _row_keys(rows: np.ndarray) -> np.ndarray:
     words ^= words >> np.uint64(32)
     rng = np.random.default_rng(0)
     odd = rng.integers(2**63, size=n_words, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    return (words * odd).sum(axis=1)
+    return words @ odd
 
 
 # --- one block: sums over some inputs ---
 
 # smaller losses count as 0
 SMALLEST = 1e-292
-# numbers below which a product with a transpose is faster as a general one
-SMALL_PRODUCT = 100_000
 
 
 class Block:
@@ -401,6 +399,8 @@ class Block:
         self.step = self._step()
         self.kernel: Array = None  # (R, n), once there is a price
         self.kernel_at_step = 0.0
+        # where NumPy scales the kernel: new memory for each step would take longer than the step
+        self.room = np.empty(0)
 
     def set_price(self, lam: float) -> tuple[()]:
         """The kernel of a price; at lam = 0 it is 1 where the loss is least."""
@@ -435,12 +435,24 @@ class Block:
 
     def hessian(self, active: np.ndarray | None) -> tuple[Array]:
         """K diag(w / z^2) K' of the active experts (None: of all): minus the Hessian of f."""
-        kernel = self.kernel if active is None else self.kernel[active]
         ratio = self.roots / self.z
-        if math.prod(kernel.shape) < SMALL_PRODUCT:
-            return ((kernel * ratio**2) @ kernel.T,)
-        scaled = kernel * ratio
+        if self.xp is np:
+            scaled = self._scaled_kernel(active, ratio)
+        else:
+            scaled = (self.kernel if active is None else self.kernel[active]) * ratio
         return (scaled @ scaled.T,)
+
+    def _scaled_kernel(self, active: np.ndarray | None, ratio: np.ndarray) -> np.ndarray:
+        """NumPy's kernel of the active experts times a number for each input, in `room`."""
+        n_active = len(self.kernel) if active is None else len(active)
+        if self.room.size < self.kernel.size:
+            self.room = np.empty(self.kernel.size)
+        scaled = self.room[: n_active * len(ratio)].reshape(n_active, len(ratio))
+        if active is None:
+            return np.multiply(self.kernel, ratio, out=scaled)
+        # "clip" writes straight into `scaled`, "raise" by way of a copy
+        np.take(self.kernel, active, axis=0, out=scaled, mode="clip")
+        return np.multiply(scaled, ratio, out=scaled)
 
     def mean_excess(self, x: np.ndarray) -> tuple[Array]:
         """Expected excess loss of the gate x_t K_ti / z_i."""
@@ -575,6 +587,8 @@ class Table:
 
     def each(self, method: str, *arguments: Any) -> list[tuple]:
         """The values that a method of the blocks returns, each as a sequence over blocks."""
+        if len(self.blocks) == 1:
+            return [(value,) for value in _ask(self.blocks[0], method, arguments)]
         return list(zip(*[_ask(block, method, arguments) for block in self.blocks]))
 
     def set_price(self, lam: float) -> None:
@@ -768,7 +782,7 @@ def _merged(losses: np.ndarray, weights: np.ndarray, cost: np.ndarray | None) ->
     if _repeats(losses):
         if losses.dtype.kind != "u":  # differences of other types may overflow or lose digits
             losses = losses.astype(float, copy=False)
-        minima = losses.min(axis=1)
+        minima = _row_minima(losses)
         floor = float(weights @ minima)
         rows, weights, _ = merge_rows(losses - minima[:, None], weights)
         losses = np.array(rows, float, order="F")
@@ -778,6 +792,20 @@ def _merged(losses: np.ndarray, weights: np.ndarray, cost: np.ndarray | None) ->
         part = slice(start, start + size)
         blocks.append(Block(losses[part].T, weights[part], cost))
     return Table(blocks, floor)
+
+
+# rows up to this length, and so many of their numbers at once: a processor's cache
+SHORT_ROW = 64
+NUMBERS_TURNED_AT_ONCE = 1 << 15
+
+
+def _row_minima(table: np.ndarray) -> np.ndarray:
+    """The least number of each row (N,); of short rows by columns, as NumPy is slow along them."""
+    if table.shape[1] > SHORT_ROW:
+        return table.min(axis=1)
+    chunk = NUMBERS_TURNED_AT_ONCE // table.shape[1]
+    parts = [table[start : start + chunk] for start in range(0, len(table), chunk)]
+    return np.concatenate([np.ascontiguousarray(part.T).min(axis=0) for part in parts])
 
 
 # rows by which a table is judged

@@ -217,6 +217,35 @@ def test_rows_with_the_same_key_are_told_apart(kind, monkeypatch):
     np.testing.assert_allclose(np.sort(other_totals), np.sort(totals))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, float])
+@pytest.mark.parametrize("n_experts", [1, 3, tables.SHORT_ROW, tables.SHORT_ROW + 1])
+def test_least_losses_are_those_of_the_rows(n_experts, dtype):
+    """Of short rows in pieces and by columns, of long ones as they stand."""
+    rng = np.random.default_rng(n_experts)
+    few = rng.integers(0, 200, (50, n_experts)).astype(dtype)
+    losses = few[rng.integers(50, size=40_000 // n_experts)]
+    expected = losses.astype(float).min(axis=1).mean()
+    assert tables.table_of(losses).floor == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1 - 1e-6, 1, 1 + 1e-10, 10])
+def test_one_expert_alone_is_told_from_two(factor, monkeypatch):
+    """On both sides of the critical price, and far above it, where nothing more is asked of the
+    table than its gradient."""
+    losses = np.random.default_rng(2).integers(0, 2, (500, 6))
+    table = tables.table_of(losses)
+    asked = []
+    ask = tables.Table.challengers
+    monkeypatch.setattr(
+        tables.Table, "challengers", lambda self, lam: asked.append(lam) or ask(self, lam)
+    )
+    critical = eb.critical_lambda(table)
+    asked.clear()
+    point = eb.rate_distortion(table, critical * factor)
+    assert (point.rate == 0) == (factor >= 1)
+    assert len(asked) == (0.5 < factor < 10)
+
+
 def test_merging_does_not_change_the_answer(monkeypatch):
     """Many copies of few rows, with and without the merging: also rows that differ by a
     constant."""
