@@ -192,6 +192,19 @@ def test_all_layers_or_none(mixtral, torch):
     assert [int(layer.tokens) for layer in layers.values()] == [27, 27]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_call_refused_before_it_began_leaves_nothing(mixtral):
+    """No cache either, whose sequences the next forward would go on with."""
+    ids = tiny_models.tokens()
+    with record_routing(mixtral) as recorder:
+        cache = recorder(input_ids=ids).past_key_values
+        with pytest.raises(ValueError, match="attention_mask has shape"):
+            recorder(input_ids=ids, past_key_values=cache, attention_mask=np.ones((2, 4), int))
+        recorder(input_ids=ids)
+    layer = recorder.statistics.layers[0]
+    assert layer.tokens == 54 and layer.sequences == 6
+
+
 @pytest.mark.parametrize("part", ["", "model.layers.1"])
 def test_what_is_compiled_is_named(transformers, torch, part):
     """Compiled code does not see hooks that come later, and would count nothing."""

@@ -1,8 +1,6 @@
 """Sums on the device, scalars of a training run, and ranks that add up."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,9 +9,11 @@ import tiny_models
 from expertbank.routers.hooks import record_routing
 from expertbank.routers.measures import balance_loss, max_violation
 from expertbank.routers.meter import RoutingMeter, all_reduce
-from expertbank.routers.statistics import RouterStatistics, merge_statistics
+from expertbank.routers.statistics import RouterStatistics, load_statistics, merge_statistics
 
+# of a meter, and of a recorder, by whatever steps the tokens came
 FIELDS = ("tokens", "slots", "domains", "sequences", "sequence_slots", "known_slots")
+COUNTS = (*FIELDS, "sizes", "pairs", "positions", "token_slots", "sequence_cells")
 
 
 @pytest.fixture(scope="module")
@@ -126,48 +126,55 @@ def test_the_logs_of_a_trainer_have_the_scalars(transformers, torch):
     assert callback.statistics.layers[0].tokens == 3 * 24
 
 
-RANK = """
-import json, sys
-import numpy as np
-import torch.distributed as ranks
-from expertbank.routers.meter import all_reduce
-from expertbank.routers.statistics import RouterStatistics
-rank, folder = int(sys.argv[1]), sys.argv[2]
-ranks.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-part = RouterStatistics(8, 2, n_domains=2, n_positions=4, n_kept=int(sys.argv[3]))
-rng = np.random.default_rng(rank)
-for layer in ("a", "b") if rank else ("a",):
-    chosen = rng.random((40, 8)).argsort(axis=1)[:, :2]
-    sequence = np.arange(40) // 4 + 100 * rank
-    labels = {"domain": sequence % 2, "sequence": sequence, "position": np.arange(40) % 4}
-    part.update(layer, chosen, weights=rng.random((40, 2)), **labels)
-    part.heard[layer] = "verified"
-part.save(f"{folder}/part{rank}.npz")
-all_reduce(part).save(f"{folder}/sum{rank}.npz")
-try:
-    all_reduce(RouterStatistics(8, 1 + rank))
-except ValueError as error:
-    print(json.dumps(str(error)))
-ranks.destroy_process_group()
-"""
+@pytest.fixture(scope="module")
+def met(transformers, torch, tmp_path_factory):
+    """The folder of what two ranks made."""
+    import two_ranks
+
+    folder = tmp_path_factory.mktemp("ranks")
+    two_ranks.both(folder)
+    return folder
 
 
 @pytest.mark.parametrize("n_kept", [8, 64])
-def test_two_ranks_add_up_to_what_merging_gives(torch, tmp_path, n_kept):
-    from expertbank.routers.statistics import load_statistics
-
-    commands = [[sys.executable, "-c", RANK, str(i), str(tmp_path), str(n_kept)] for i in (0, 1)]
-    running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for words in commands]
-    said = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    merged = merge_statistics([load_statistics(tmp_path / f"part{i}.npz") for i in (0, 1)])
+def test_two_ranks_add_up_to_what_merging_gives(met, n_kept):
+    merged = merge_statistics([load_statistics(met / f"part{n_kept}-{i}.npz") for i in (0, 1)])
     for i in (0, 1):
-        total = load_statistics(tmp_path / f"sum{i}.npz")
+        said = (met / f"refused{n_kept}-{i}").read_text()
+        assert "ranks hold statistics of different sizes" in said
+        total = load_statistics(met / f"sum{n_kept}-{i}.npz")
         assert set(total.layers) == {"a", "b"} and total.heard == merged.heard
         for name, layer in total.layers.items():
             for field, array in vars(layer).items():
                 np.testing.assert_allclose(array, vars(merged.layers[name])[field], rtol=1e-12)
-        assert "ranks hold statistics of different sizes" in json.loads(said[i])
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_two_ranks_that_train_count_what_one_does(met, how):
+    """Each on half of the rows, against whole batches in one process."""
+    import two_ranks
+
+    rows = slice(0, 2 * two_ranks.ROWS)
+    recorded, meter = two_ranks.train(tiny_models.build_family("mixtral").train(), rows)
+    alone = meter.collect()
+    for i in (0, 1):
+        scalars = json.loads((met / f"scalars-{how}{i}.json").read_text())
+        # the null is of other numbers of sequences
+        assert scalars.pop("domain_excess") == pytest.approx(alone["domain_excess"], abs=0.01)
+        expected = {name: value for name, value in alone.items() if name != "domain_excess"}
+        assert scalars == pytest.approx(expected)
+        shared = load_statistics(met / f"recorded-{how}{i}.npz")
+        window = load_statistics(met / f"metered-{how}{i}.npz")
+        assert list(shared.layers) == list(recorded.layers) == list(window.layers) == [0, 1]
+        for name, layer in recorded.layers.items():
+            counted = meter.statistics.layers[name]
+            for field in COUNTS:
+                np.testing.assert_array_equal(vars(shared.layers[name])[field], vars(layer)[field])
+            for field in FIELDS:
+                found = vars(window.layers[name])[field]
+                np.testing.assert_array_equal(found, vars(counted)[field], err_msg=field)
+            ids = shared.layers[name].kept_ids
+            assert layer.sequences == (ids >= 0).sum() == two_ranks.STEPS * 2 * two_ranks.ROWS
 
 
 def test_ranks_that_are_not_there_are_named(torch):

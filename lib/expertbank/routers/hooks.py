@@ -67,6 +67,8 @@ ID_BITS = 62  # of the number of a sequence
 # bits that one recorder may count up to before its numbers may meet those of another
 OWN_BITS = 30
 OURS = ("domain", "sequence")
+# labels that one listener took from a call, for others of the same module, by thread and module
+TAKEN: dict[tuple[int, int], dict[str, Any]] = {}
 
 
 def record_routing(
@@ -274,12 +276,15 @@ class RoutingRecorder:
         """A pre-hook of a module that takes tokens."""
 
         def hook(module: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
-            running = self._passes.setdefault(threading.get_ident(), _Pass())
+            thread = threading.get_ident()
+            running = self._passes.setdefault(thread, _Pass())
             # labels are ours, but for a model that takes such a word itself
             own = {name: keywords[name] for name in OURS if name in keywords and name not in names}
+            if own:
+                TAKEN[thread, id(module)] = own
             given = {**dict(zip(names, arguments)), **keywords}
             if not running.open_calls:
-                running.labels = {**self._given, **own}
+                running.labels = {**self._given, **TAKEN.get((thread, id(module)), {})}
             for name in CACHES:
                 if running.cache is None and given.get(name) is not None:
                     running.cache = given[name]
@@ -295,10 +300,12 @@ class RoutingRecorder:
     def _closed(self, module: Any, arguments: Any, output: Any) -> None:
         """A hook of a module that takes tokens: the outermost counts what was heard."""
         thread = threading.get_ident()
+        TAKEN.pop((thread, id(module)), None)
         running = self._passes.get(thread)
         if running is None:
             return
-        running.open_calls.pop()
+        if running.open_calls:  # none where the call was refused before it began
+            running.open_calls.pop()
         if running.open_calls:
             return
         del self._passes[thread]

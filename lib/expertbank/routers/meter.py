@@ -72,7 +72,7 @@ class RoutingMeter:
     def collect(self, is_shared: bool = False) -> dict[str, float]:
         """Move the sums of all forwards since the last call here, add them to `statistics`, and
         return the scalars of that window, {} where it is empty. `is_shared`: over all ranks of
-        torch.distributed, each of which must call it.
+        torch.distributed, each of which must call it; a step is then that of all ranks together.
 
         dead               experts that served no slot, summed over layers
         max_violation_p50  MaxVio of a step, quantiles over steps and layers; and max_violation_p95
@@ -83,6 +83,7 @@ class RoutingMeter:
         loads = self._sums.move_to(window)
         if is_shared:
             window = all_reduce(window)
+            loads = _loads_of_all(loads, window.n_experts)
         self.statistics = self.statistics.merge(window)
         return _scalars(window, [max_violation(load) for load in loads if load.any()])
 
@@ -220,13 +221,7 @@ def all_reduce(statistics: RouterStatistics) -> RouterStatistics:
     ...
     ValueError: torch.distributed is not initialised, so there are no ranks to add up
     """
-    import torch
-    import torch.distributed as ranks
-
-    if not ranks.is_available() or not ranks.is_initialized():
-        raise ValueError("torch.distributed is not initialised, so there are no ranks to add up")
-    is_on_gpu = ranks.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if is_on_gpu else "cpu"
+    device = _device_of_ranks()
     heads = _gather_texts(_header_of(statistics), device)
     sizes = {json.dumps(head["sizes"], sort_keys=True) for head in heads}
     if len(sizes) > 1:
@@ -243,6 +238,32 @@ def all_reduce(statistics: RouterStatistics) -> RouterStatistics:
         own = statistics.layers.get(name, empty.layers[name])
         _reduce_layer(layer, own, total.seed, device)
     return total
+
+
+def _device_of_ranks() -> Any:
+    """Where ranks exchange tensors. Raises ValueError where there are no ranks."""
+    import torch
+    import torch.distributed as ranks
+
+    if not ranks.is_available() or not ranks.is_initialized():
+        raise ValueError("torch.distributed is not initialised, so there are no ranks to add up")
+    is_on_gpu = ranks.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if is_on_gpu else "cpu"
+
+
+def _loads_of_all(loads: list[np.ndarray], n_experts: int) -> list[np.ndarray]:
+    """The loads (E,) of each step and layer over all ranks; one that made fewer steps adds nothing
+    to the last."""
+    import torch
+    import torch.distributed as ranks
+
+    device = _device_of_ranks()
+    sizes = [int(size[0]) for size in _gather(np.array([len(loads)]), device)]
+    padded = np.zeros((max(sizes), n_experts), np.int64)
+    padded[: len(loads)] = np.reshape(loads, (-1, n_experts))
+    tensor = torch.from_numpy(padded).to(device)
+    ranks.all_reduce(tensor)
+    return list(tensor.cpu().numpy())
 
 
 def _header_of(statistics: RouterStatistics) -> dict[str, Any]:
