@@ -55,6 +55,7 @@ class LayerReport:
     softmax_rate: float | None = None
     weight_sum: float | None = None
     # load
+    slots: int | None = None
     used: int | None = None
     dead: int | None = None
     load_entropy: float | None = None
@@ -227,6 +228,8 @@ def _load_fields(layer: LayerStatistics, n_experts: int, n_chosen: int) -> Field
     load = layer.slots if layer.slots.any() else layer.probability_sum
     if not load.any():
         return found
+    if layer.slots.any():
+        found["slots"] = int(layer.slots.sum())
     if layer.probable and layer.slots.any():
         found["balance_loss"] = measures.balance_loss(load, layer.probability_sum)
     dead = np.flatnonzero(load == 0)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a number of the report is called, which table it stands in, and how to read it.
+    """How a number of the report is called, which table it stands in, and how to read it: what it
+    is, its unit, what would be good to see.
 
     >>> QUANTITIES["rate"].label, QUANTITIES["rate"].group
     ('I(X;T)', 'Rate')
@@ -21,6 +22,13 @@ class Quantity:
     label: str
     group: str
     text: str
+    unit: str
+    good: str
+
+    @property
+    def lesson(self) -> str:
+        """All three in a row."""
+        return f"{self.text} Unit: {self.unit}. Good: {self.good}."
 
 
 _TEXTS = tomllib.loads(Path(__file__).with_name("quantities.toml").read_text("utf-8"))

@@ -19,6 +19,7 @@ from expertbank.routers.layer_report import LayerReport, layer_fields, null_fiel
 from expertbank.routers.nulls import DomainNull, domain_null, family_p
 from expertbank.routers.quantities import CAUTIONS, QUANTITIES, RATE_OF_PICKS, Quantity
 from expertbank.routers.statistics import Layer, LayerStatistics, RouterStatistics
+from expertbank.routers.verdicts import UNKNOWN, WORDS, Verdict, layer_verdict, worst_layers
 
 RELABELLINGS = 199  # the fewest with which p falls to 0.005
 UNEVEN = 2.0  # ratio of the lengths of domains' texts from which p values need a caution
@@ -68,10 +69,56 @@ class RoutingReport:
                 found.setdefault(quantity.group, []).append(name)
         return found
 
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """One of each layer, by `layer_verdict`."""
+        return [layer_verdict(layer) for layer in self.layers]
+
+    def count_of_verdicts(self) -> dict[str, int]:
+        """Layers by verdict, the worst first; only words that some layer has.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> statistics.update(0, 80 * [[0], [1]])
+        >>> routing_report(statistics).count_of_verdicts()
+        {'not known': 1}
+        """
+        found = [verdict.word for verdict in self.verdicts]
+        return {word: found.count(word) for word in WORDS if word in found}
+
+    def worst(self) -> list[tuple[LayerReport, Verdict]]:
+        """The layers to look at first."""
+        return worst_layers(self.layers)
+
+    def unmeasured(self) -> list[str]:
+        """What no verdict could look at, and in how many layers, a sentence each."""
+        found = [text for verdict in self.verdicts for text in verdict.unmeasured]
+        n = len(self.layers)
+        return [
+            f"Not measured in {found.count(text)} of {n} layers: {text}."
+            for text in dict.fromkeys(found)
+        ]
+
+    def headline(self) -> str:
+        """One line: how many layers have which verdict."""
+        counts = ", ".join(f"{n} {word}" for word, n in self.count_of_verdicts().items())
+        unknown = [verdict for verdict in self.verdicts if verdict.word == UNKNOWN]
+        in_order = [each for each in unknown if not each.unmeasured[0].startswith("load")]
+        more = f" The load of {len(in_order)} not known is in order." if in_order else ""
+        return f"Verdict by layer: {counts}.{more}"
+
+    def front(self) -> list[str]:
+        """The first lines of the text: verdicts, the worst layers with what to do, what was not
+        measured."""
+        lines = [self.headline(), *self.unmeasured()]
+        for layer, verdict in self.worst():
+            lines.append(f"Layer {layer.name}, {verdict.word}: {verdict.reason} {verdict.action}")
+        return lines
+
     def table(self, explain: bool = False) -> str:
-        """Plain text for a terminal: a table a group, a line a layer; `explain` adds a sentence on
-        every number."""
-        lines = [self.title(), ""]
+        """Plain text for a terminal: the verdicts, then a table a group, a line a layer; `explain`
+        adds what every number is, its unit and what would be good to see."""
+        front = [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in self.front()]
+        lines = [self.title(), *front, ""]
         for group, names in self.groups().items():
             lines += [group, *self._table_lines(names), ""]
             if explain:
@@ -102,7 +149,7 @@ class RoutingReport:
         for quantity in quantities:
             head = f"  {quantity.label.ljust(width)}  "
             wrapped = textwrap.fill(
-                quantity.text, WIDTH, initial_indent=head, subsequent_indent=indent
+                quantity.lesson, WIDTH, initial_indent=head, subsequent_indent=indent
             )
             lines.append(wrapped)
         return lines
@@ -166,10 +213,18 @@ class RoutingReport:
             "n_experts": self.n_experts,
             "n_chosen": self.n_chosen,
             "pooled_balance_loss": _plain(self.pooled_balance_loss),
+            "title": self.title(),
+            "headline": self.headline(),
+            "unmeasured": self.unmeasured(),
+            "notes": self.notes(),
+            "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
+            "worst": [layer.layer for layer, _ in self.worst()],
             "layers": layers,
             "relabellings": self.relabellings,
             "labels": {name: self.quantity(name).label for name in QUANTITIES},
             "explanations": {name: self.quantity(name).text for name in QUANTITIES},
+            "unit_of": {name: self.quantity(name).unit for name in QUANTITIES},
+            "good": {name: self.quantity(name).good for name in QUANTITIES},
         }
 
 
@@ -235,6 +290,21 @@ def _is_sampled(layer: LayerReport) -> bool:
     n_permuted = layer.permuted
     n_known = layer.sequences if layer.capped == "yes" else None
     return n_permuted is not None and n_known is not None and n_permuted < n_known
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Names that differ in one number alone, as that number; others as they are.
+
+    >>> short_names(["layers.9.gate", "layers.10.gate"])
+    ['9', '10']
+    """
+    parts = [re.split(r"(\d+)", name) for name in names]
+    if len({len(each) for each in parts}) > 1:
+        return names
+    differ = [i for i, column in enumerate(zip(*parts)) if len(set(column)) > 1]
+    if len(differ) != 1 or differ[0] % 2 == 0:
+        return names
+    return [each[differ[0]] for each in parts]
 
 
 def _listed(names: list[str]) -> str:

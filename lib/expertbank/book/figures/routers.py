@@ -23,8 +23,8 @@ from expertbank.book.figures.style import (
     panel_canvas,
     smooth_line,
 )
-from expertbank.routers.regret import RouterRegret
 from expertbank.routers.layer_report import LayerReport
+from expertbank.routers.regret import RouterRegret
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from expertbank._files import write_atomically
-from expertbank.routers.report import RoutingReport, shown
+from expertbank.routers.layer_report import shown
+from expertbank.routers.report import RoutingReport, short_names
 from expertbank.routers.report_page.drawings import Drawing, draw_group
+from expertbank.routers.verdicts import DEAD, FINE, SKEWED, UNKNOWN, UNSPECIFIC, Verdict
 
 
 def write_html(report: RoutingReport, path: str | os.PathLike[str]) -> None:
@@ -47,11 +49,36 @@ def html_page(report: RoutingReport) -> str:
     (False, True)
     """
     sections = [
-        _Section(group, fields, draw_group(group, report))
+        _Section(group, fields, None if group == "Load" else draw_group(group, report))
         for group, fields in report.groups().items()
     ]
+    load = draw_group("Load", report)
+    names = short_names([layer.name for layer in report.layers])
+    tiles = [
+        _Tile(name, layer.name, verdict)
+        for name, layer, verdict in zip(names, report.layers, report.verdicts)
+    ]
     template = _environment().get_template("page.html.jinja")
-    return template.render(report=report, sections=sections)
+    return template.render(report=report, sections=sections, tiles=tiles, marks=_MARKS, load=load)
+
+
+# of each verdict, the name of its colour, a sign for whoever sees no colours, and a short form
+_MARKS = {
+    DEAD: ("dead", "✕", "dead"),
+    SKEWED: ("skewed", "◐", "skewed"),
+    UNSPECIFIC: ("none", "○", "no evidence"),
+    UNKNOWN: ("unknown", "?", "not known"),
+    FINE: ("fine", "✓", "fine"),
+}
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """The verdict on a layer on the front page, under a name as short as it can be."""
+
+    name: str
+    full_name: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True)

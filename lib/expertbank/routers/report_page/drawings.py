@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from expertbank.routers.layer_report import LayerReport
 from expertbank.routers.quantities import RATE_OF_PICKS
-from expertbank.routers.report import LayerReport, RoutingReport
+from expertbank.routers.report import RoutingReport
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -45,7 +46,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.facecolor": "none",
-    "font.size": 10,
+    "font.size": 11,  # on a phone as many pixels
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
@@ -164,7 +165,7 @@ def _draw_lines(axes: Any, report: RoutingReport, lines: dict[str, np.ndarray], 
     bottom = min(0, 1.08 * np.nanmin(values))
     top = 1.08 * np.nanmax(values)
     axes.set(ylabel=unit, ylim=(bottom, top if top else 1))
-    axes.figure.legend(loc="outside upper left", ncols=2, fontsize=9)
+    axes.figure.legend(loc="outside upper left", ncols=2, fontsize=11)
 
 
 def _name_layers(axis: Any, report: RoutingReport) -> None:
