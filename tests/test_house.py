@@ -351,8 +351,8 @@ def code_lines(path):
 # says what a placement costs and how far a rollout differs: 900.
 # Data sets by one flag, each with its loader, its names and its sweep: 112 in training, 25 for what
 # ships, 26 of commands.
-# Between which limits gates lie that see no label, and the corners between normal and counted margins:
-# 140 in the core, with what the ladder says of sets left out.
+# Between which limits gates lie that see no label; the steps from normal to counted margins, one at
+# a time; what the ladder says of sets left out: 160 in the core.
 # Scratch memory, and rows turned in pieces, make a curve a tenth to a quarter faster: 26 in the core.
 CAPS = {
     "core": 3991,

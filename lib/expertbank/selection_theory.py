@@ -36,7 +36,7 @@ from expertbank._checks import as_count, as_losses, as_number, check_size
 from expertbank.information import mean_error
 from expertbank.learners import mix_with_uniform
 
-MARGINS = ("normal", "binomial")
+MARGINS = ("normal", "rounded", "smoothed", "binomial")
 SCRAMBLES = 8  # independent ones of the same points
 MOST_POINTS_EACH = 2**20
 LARGEST_SAMPLE = 10**6  # with binomial margins, whose laws are tabulated
@@ -69,10 +69,11 @@ def gaussian_selection(
 
     The empirical risks are taken to be N(mu, Sigma/m) with the table's own mean and covariance; see
     the module's text for the theorem. `margins` is "normal" or, for 0-1 losses, "binomial": counts
-    of mistakes with their exact laws and ties, tied together as the Gaussian ties them. Of
-    `n_points` Sobol points, a power of 2, there are `SCRAMBLES` scrambles. Raises ValueError for a
-    bad table, alpha outside [0, 1], other margins, losses other than 0 and 1 with binomial ones, or
-    numbers that are too large.
+    of mistakes with their exact laws and ties, tied together as the Gaussian ties them. Two more
+    take one of these steps alone: "rounded" makes the normal count whole, "smoothed" spreads each
+    binomial count evenly over its cell, so that nothing ties. Of `n_points` Sobol points, a power
+    of 2, there are `SCRAMBLES` scrambles. Raises ValueError for a bad table, alpha outside [0, 1],
+    other margins, losses other than 0 and 1 without normal ones, or numbers that are too large.
 
     Two fair coins against each other, m = 100: a gap of sqrt(1/(4 pi m)):
 
@@ -86,9 +87,9 @@ def gaussian_selection(
     alpha = as_number(alpha, "alpha", 0, 1)
     if margins not in MARGINS:
         raise ValueError(f"margins is {margins!r}; allowed are {', '.join(MARGINS)}")
-    if margins == "binomial":
+    if margins != "normal":
         if not np.isin(losses, (0, 1)).all():
-            raise ValueError("losses hold values other than 0 and 1; binomial margins count 0-1s")
+            raise ValueError(f"losses hold values other than 0 and 1; {margins} margins count 0-1s")
         as_count(m, "sample_size", at_most=LARGEST_SAMPLE)
     n_points = as_count(n_points, "n_points", 2, MOST_POINTS_EACH)
     if n_points & (n_points - 1):
@@ -130,28 +131,36 @@ def _integrated(
         # a scrambled point may be 0
         uniform = np.maximum(sobol.random(n_points), 2.0**-64)
         noise = scipy.special.ndtri(uniform) @ root.T
-        if margins == "binomial":
-            noise = _counted(noise, mean, np.sqrt(covariance.diagonal()), m)
-        else:
-            noise /= np.sqrt(m)
-        winner = (mean + noise).argmin(axis=1)
+        risks = _sample_risks(noise, mean, np.sqrt(covariance.diagonal()), m, margins)
+        winner = risks.argmin(axis=1)
         won.append(np.bincount(winner, minlength=n_experts) / n_points)
-        gaps.append(-noise[np.arange(n_points), winner].mean())
+        gaps.append((mean[winner] - risks[np.arange(n_points), winner]).mean())
     return np.array(won), np.array(gaps)
 
 
-def _counted(noise: np.ndarray, mean: np.ndarray, deviation: np.ndarray, m: int) -> np.ndarray:
-    """Gaussian noise (K, R) of one input as that of the risk on m inputs with a binomial count."""
+def _sample_risks(
+    noise: np.ndarray, mean: np.ndarray, deviation: np.ndarray, m: int, margins: str
+) -> np.ndarray:
+    """Risks (K, R) on m inputs from Gaussian noise (K, R) of one input."""
+    normal = mean + noise / np.sqrt(m)
+    if margins == "normal":
+        return normal
+    if margins == "rounded":
+        return np.rint(normal * m) / m  # integers over m, so that ties are ties
     counts = np.arange(m + 1)
     found = np.empty_like(noise)
     for t, p in enumerate(mean):
         if deviation[t] == 0:
-            found[:, t] = 0
+            found[:, t] = p
             continue
         law = scipy.special.bdtr(counts, m, p)
         chance = scipy.special.ndtr(noise[:, t] / deviation[t])
-        # integers over m, so that ties are ties
-        found[:, t] = np.minimum(np.searchsorted(law, chance), m) / m - p
+        count = np.minimum(np.searchsorted(law, chance), m)
+        if margins == "smoothed":
+            below = np.where(count > 0, law[count - 1], 0)
+            width = np.maximum(law[count] - below, np.finfo(float).tiny)
+            count = count - 0.5 + np.clip((chance - below) / width, 0, 1)
+        found[:, t] = count / m
     return found
 
 
