@@ -30,7 +30,7 @@ from expertbank.bounds import union_bound, xu_raginsky_bound
 from expertbank.information import gating_rate
 from expertbank.learners import Selection, simulate
 from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
-from expertbank.shipped.bank import load_bank
+from expertbank.shipped.bank import DATA_SETS, load_bank, named_for
 from expertbank.tables import open_table, read_table, table_of
 
 DESCRIPTION = """\
@@ -44,6 +44,7 @@ FOLDERS = {
     "gates": "gates",
     "testbed": "testbed",
     "router-model": "router-model",
+    "in-network": "in-network",
 }
 
 
@@ -131,7 +132,12 @@ def _command(
 
 def _add_train(commands) -> None:
     option = _command(commands, "train", _train)
-    option("bank", choices=list(FOLDERS))
+    what = (
+        "mnist is the papers' bank, family its replicates, specialists and gates what comes after; "
+        "these are of the data set that --data names"
+    )
+    option("bank", choices=list(FOLDERS), help=what)
+    option("--data", choices=list(DATA_SETS), default="mnist", help="images, default mnist")
     option("--out", help="a new folder; default below build, as it is called in data")
     option("--experts", type=int, dest="n_experts", help="number of experts, 25 in the papers")
     subset = "training images per expert, 10,000 in the papers"
@@ -141,13 +147,23 @@ def _add_train(commands) -> None:
     option("--seed", type=int)
     size = "of the testbed: small, or large for a GPU"
     option("--size", choices=["small", "large"], help=size)
+    banks = "where the banks of the gates are; default the shipped ones"
+    option("--banks", metavar="FOLDER", help=banks)
+    weights = "leave the weights of a bank out: 11 MB less, and nothing to recompute from"
+    option("--no-weights", action="store_true", help=weights)
     option("--jobs", type=int, default=2, help="worker processes on a CPU")
-    option("--download", action="store_true", help="fetch MNIST or the corpus where it is missing")
+    option("--download", action="store_true", help="fetch images or corpus where they are missing")
 
 
 def _train(options: argparse.Namespace) -> None:
     """train a bank, a family of banks, the sweep of gates, the testbed or its model; resumes"""
-    from expertbank.training.experts import Recipe, SpecialistRecipe, train_bank, train_family
+    from expertbank.training.experts import (
+        Recipe,
+        SpecialistRecipe,
+        bank_family,
+        train_bank,
+        train_family,
+    )
     from expertbank.training.gates import train_gates
     from expertbank.training.testbed_runs import train_testbed
 
@@ -159,27 +175,45 @@ def _train(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None:
             recipe[name] = value
-    if recipe and what in ("family", "gates", "testbed", "router-model"):
+    if recipe and what in ("family", "gates", "testbed", "router-model", "in-network"):
         raise ValueError(
             f"{what} has recipes of its own; {sorted(recipe)} is for a single bank alone"
         )
-    folder = options.out if options.out else Path("build", FOLDERS[what])
+    _check_train(options, what)
+    data = options.data
+    place = Path(FOLDERS[what])
+    folder = Path("build", place.parent, named_for(data, place.name))
+    if options.out:
+        folder = options.out
     how = {"download": options.download, "n_jobs": options.jobs}
     if what == "family":
-        train_family(folder, **how)
+        train_family(folder, bank_family(data), **how)
     elif what == "gates":
-        train_gates(folder, **how)
+        train_gates(folder, data=data, bank_root=options.banks, **how)
     elif what == "router-model":
         from expertbank.training.router_model import train_router_model
 
         train_router_model(folder, download=options.download)
+    elif what == "in-network":
+        from expertbank.training.in_network import train_in_network
+
+        train_in_network(folder, **how)
     elif what == "testbed":
         size = options.size if options.size else "small"
         train_testbed(folder, size=size, **how)
-    elif what == "specialists":
-        train_bank(folder, SpecialistRecipe(**recipe), **how)
     else:
-        train_bank(folder, Recipe(**recipe), **how)
+        kind = SpecialistRecipe if what == "specialists" else Recipe
+        train_bank(folder, kind(**recipe, data=data), keep_weights=not options.no_weights, **how)
+
+
+def _check_train(options: argparse.Namespace, what: str) -> None:
+    """Refuse options of `train` that belong to other things than what is trained."""
+    if options.data != "mnist" and what in ("testbed", "router-model"):
+        raise ValueError(f"--data is {options.data!r}; {what} is trained on a corpus of text")
+    if options.banks and what != "gates":
+        raise ValueError(f"--banks is {options.banks!r}; only gates are trained for banks")
+    if options.no_weights and what not in ("mnist", "specialists"):
+        raise ValueError("--no-weights is for a single bank; nothing else keeps weights by choice")
 
 
 def _add_verify(commands) -> None:

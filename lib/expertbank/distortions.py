@@ -54,7 +54,8 @@ def mixed(images: np.ndarray, split: str, seed: int) -> np.ndarray:
 
 
 def distort(images: np.ndarray, kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Distort each of the images (N, 28, 28) uint8 by its kind (N,), an index of `DISTORTIONS`.
+    """Distort each of the images (N, H, H) or (N, H, H, 3) uint8 by its kind (N,), an index of
+    `DISTORTIONS`.
 
     rotated: a quarter turn clockwise; inverted: 255 - x; shifted: 6 pixels along a random diagonal,
     what leaves the frame is lost; noisy: Gaussian noise of 80 grey levels, clipped. Returns a new
@@ -77,7 +78,8 @@ def distort(images: np.ndarray, kinds: np.ndarray, rng: np.random.Generator) -> 
 
 def _shifted(images: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Images (N, 28, 28) moved down and right by steps (N, 2), each -SHIFT or SHIFT."""
-    padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
+    frame = [(0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)]
+    padded = np.pad(images, frame + [(0, 0)] * (images.ndim - 3))
     size = images.shape[1]
     out = np.empty_like(images)
     for down, right in product((-SHIFT, SHIFT), repeat=2):

@@ -13,14 +13,14 @@ def experts(mnist_root):
     process alone)."""
     from expertbank.training import experts
 
-    whole = experts.load_mnist
+    whole = experts.load_images
 
-    def load_slice(split, root=None, download=False):
-        images, labels = whole(split, root or mnist_root, download)
+    def load_slice(data, split, root=None, download=False):
+        images, labels = whole(data, split, root or mnist_root, download)
         return images[: SLICE[split]], labels[: SLICE[split]]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experts, "load_mnist", load_slice)
+        patch.setattr(experts, "load_images", load_slice)
         yield experts
 
 

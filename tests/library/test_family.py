@@ -40,7 +40,9 @@ def test_manifests_state_the_familys_recipes(torch):
     assert {path.parent.name for path in folder.glob("*/manifest.json")} == set(BANK_FAMILY)
     for name, recipe in BANK_FAMILY.items():
         stated = read_manifest(folder / name)["recipe"]
-        assert {key: stated[key] for key in asdict(recipe)} == asdict(recipe), name
+        wanted = asdict(recipe)
+        assert wanted.pop("data") == "mnist"  # which manifests of MNIST do not state
+        assert {key: stated[key] for key in wanted} == wanted, name
 
 
 def test_replicates_are_whole_alike_and_different(shipped):
@@ -198,14 +200,19 @@ def test_what_is_sealed_is_not_trained_over(torch, capsys, contents, what):
 
 
 def test_train_family_passes_on_what_it_is_told(torch, tmp_path, monkeypatch):
+    from expertbank.training.experts import BANK_FAMILY
+
     seen = []
     monkeypatch.setattr(
         "expertbank.training.experts.train_family", lambda *a, **k: seen.append((a, k))
     )
     assert cli.main(["train", "family", "--out", str(tmp_path), "--jobs", "3"]) == 0
     assert cli.main(["train", "family", "--out", str(tmp_path)]) == 0
-    assert seen[0] == ((str(tmp_path),), {"download": False, "n_jobs": 3})
-    assert seen[1] == ((str(tmp_path),), {"download": False, "n_jobs": 2})
+    assert cli.main(["train", "family", "--data", "fashion", "--out", str(tmp_path)]) == 0
+    assert seen[0] == ((str(tmp_path), BANK_FAMILY), {"download": False, "n_jobs": 3})
+    assert seen[1] == ((str(tmp_path), BANK_FAMILY), {"download": False, "n_jobs": 2})
+    _, recipes = seen[2][0]
+    assert len(recipes) == 20 and {recipe.data for recipe in recipes.values()} == {"fashion"}
 
 
 def test_the_familys_recipes_are_not_up_to_the_caller(torch, capsys):

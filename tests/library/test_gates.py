@@ -558,10 +558,10 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(
             torch.nn.Flatten(), torch.nn.Linear(784, losses.shape[1]), torch.nn.LogSoftmax(1)
         )
 
-    def few(split, root=None, download=False):
-        return tuple(array[:60] for array in whole(split, mnist_root))
+    def few(data, split, root=None, download=False):
+        return tuple(array[:60] for array in whole(data, split, mnist_root))
 
-    def head(name, sha256=None):
+    def head(name, root=None, sha256=None):
         full = load_bank(name)
         manifest = full.manifest
         if sha256 is not None:
@@ -570,8 +570,8 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(
             full.name, full.folder, manifest, {k: v[:60] for k, v in full._arrays.items()}
         )
 
-    whole = gates.load_mnist
-    for name, stub in {"load_mnist": few, "load_bank": head, "train_gate": tiny}.items():
+    whole = gates.load_images
+    for name, stub in {"load_images": few, "load_bank": head, "train_gate": tiny}.items():
         monkeypatch.setattr(gates, name, stub)
     monkeypatch.setattr(gates, "judged_on", lambda images, split, recipe: images)
     monkeypatch.setattr(
@@ -590,7 +590,7 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_is_not_overwritten(
         ):
             gates.train_gates(tmp_path / "gates", n_jobs=1)
     with monkeypatch.context() as patch:
-        patch.setattr(gates, "load_bank", lambda name: head(name, "0" * 64))
+        patch.setattr(gates, "load_bank", lambda name, root: head(name, root, "0" * 64))
         with pytest.raises(
             ValueError, match=r"begun with banks\.mnist \w+.*, not 000.*; remove it"
         ):

@@ -80,6 +80,7 @@ def test_default_recipe_is_the_shipped_banks(torch, shipped):
     from expertbank.training.experts import Recipe
 
     recipe = asdict(Recipe())
+    assert recipe.pop("data") == "mnist"  # which manifests of MNIST do not state
     assert {key: shipped.manifest["recipe"][key] for key in recipe} == recipe
 
 
@@ -117,7 +118,7 @@ def test_the_recipe_regenerates_a_shipped_expert(mnist_root, shipped):
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator_alone(experts, recipe, torch):
-    data = experts.load_mnist("train")
+    data = experts.load_images("mnist", "train")
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -139,7 +140,7 @@ def test_trained_bank(trained_once, trained, experts):
     assert bank.n_experts == 2
     for split, size in SLICE.items():
         assert bank.predictions(split).shape == (size, 2)
-        np.testing.assert_array_equal(bank.labels(split), experts.load_mnist(split)[1])
+        np.testing.assert_array_equal(bank.labels(split), experts.load_images("mnist", split)[1])
         np.testing.assert_allclose(
             bank.manifest["accuracies"][split], bank.accuracies(split), atol=5.1e-5
         )
@@ -154,9 +155,9 @@ KILLED_WHILE_TRAINING_EXPERT_1 = """
 import sys, time
 from pathlib import Path
 from expertbank.training import experts
-whole, train = experts.load_mnist, experts.train_expert
+whole, train = experts.load_images, experts.train_expert
 sizes = {"train": 600, "test": 300}
-experts.load_mnist = lambda split, *rest: tuple(array[: sizes[split]] for array in whole(split))
+experts.load_images = lambda data, split, *r: tuple(a[: sizes[split]] for a in whole(data, split))
 
 def hang(images, labels, recipe, expert, device):
     if expert == 1:
@@ -213,8 +214,8 @@ from expertbank.training import experts
 
 torch.set_num_threads(1)
 sizes = {"train": 600, "test": 300}
-data = {split: [a[:n] for a in experts.load_mnist(split)] for split, n in sizes.items()}
-experts.load_mnist = lambda split, *rest: data[split]
+data = {split: [a[:n] for a in experts.load_images("mnist", split)] for split, n in sizes.items()}
+experts.load_images = lambda name, split, *rest: data[split]
 recipe = experts.Recipe(n_experts=2, subset_size=200)
 rename = os.replace
 

@@ -10,7 +10,8 @@ import numpy as np
 from expertbank._files import read_arrays
 from expertbank.reproduction.compare import holds_what
 from expertbank.shipped.bank import SPLITS, load_bank
-from expertbank.shipped.gates import LAMS, ORACLE, gate_family, load_gates
+from expertbank.shipped.gates import ORACLE, gate_family, load_gates
+from expertbank.shipped.in_network import load_in_network
 from expertbank.shipped.manifest import MANIFEST, check_file, data_folder, read_manifest
 from expertbank.shipped.router_model import load_router_tables
 from expertbank.shipped.testbed import EXAMPLES, load_testbed
@@ -26,6 +27,7 @@ SHIPPED_PLACES = {
     "benchmarks": "benchmarks",
     "routers": "routers",
     "router-model": "router-model",
+    "in-network": "in-network",
 }
 LAST_DIGIT = 1e-6  # of the tables' numbers
 FOUR_DIGITS = 0.5001e-4  # of accuracies that are stated to four digits
@@ -77,6 +79,8 @@ def verify(name: str | os.PathLike, n_images: int | None = None) -> str:
         return _gates(folder)
     if kind == "testbed":
         return _testbed(folder)
+    if kind == "runs in networks":
+        return f"{_hashes(folder)}; {_in_network(folder)}"
     if kind == "router model":
         return f"{_hashes(folder)}; {_router_tables(folder)}"
     return _hashes(folder)
@@ -86,6 +90,15 @@ def _hashes(folder: Path) -> str:
     manifest = read_manifest(folder, ())
     paths = [check_file(folder, manifest, name) for name in manifest["files"]]
     return f"hashes match of {len(paths)} file{'s' if len(paths) > 1 else ''}"
+
+
+def _in_network(folder: Path) -> str:
+    runs = load_in_network(folder)
+    accuracies = runs.columns()["accuracy"]
+    found = 1 - runs.errors().mean(axis=0)
+    if np.abs(accuracies - found).max() > LAST_DIGIT:
+        raise ValueError(f"{folder}: an accuracy in its table is not what its errors give")
+    return f"accuracies of {len(found)} runs recomputed"
 
 
 def _router_tables(folder: Path) -> str:
@@ -126,7 +139,7 @@ def _gates(folder: Path) -> str:
         if bank.manifest["files"]["predictions.npz"]["sha256"] != sha256:
             raise ValueError(f"{folder} was trained on another bank {name} than the shipped one")
     count = 0
-    for name in LAMS:
+    for name in sweep.banks:
         losses, rates = gate_family(sweep, load_bank(name), "hard")
         rows = sweep.columns(bank=name, split="test", decision="hard")
         trained = rows["family"] != ORACLE

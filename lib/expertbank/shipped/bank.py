@@ -18,6 +18,13 @@ from expertbank._files import read_arrays, reading, write_atomically
 from expertbank.shipped.manifest import check_file, check_free, data_folder, read_manifest, seal
 
 SPLITS = ("train", "test")
+# what banks can be trained on, and what it is called
+DATA_SETS = {
+    "mnist": "MNIST",
+    "fashion": "Fashion-MNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR-10",
+}
 
 
 @dataclass(frozen=True)
@@ -77,17 +84,33 @@ def load_bank(
     return ExpertBank(folder.name, folder, manifest, arrays)
 
 
-def load_family(kind: str = "replicate", root: str | os.PathLike | None = None) -> list[ExpertBank]:
-    """Every bank of the shipped family whose name starts with `kind`: `"replicate"` or `"grid"`, in
-    order of name.
+def named_for(data: str, what: str) -> str:
+    """What a bank, or a folder of banks, of a data set is called where MNIST's is called `what`.
+
+    >>> named_for("mnist", "family"), named_for("fashion", "family"), named_for("fashion", "mnist")
+    ('family', 'fashion-family', 'fashion')
+    """
+    if data not in DATA_SETS:
+        raise ValueError(f"data is {data!r}; allowed are {tuple(DATA_SETS)}")
+    if data == "mnist":
+        return what
+    return data if what == "mnist" else f"{data}-{what}"
+
+
+def load_family(
+    kind: str = "replicate", root: str | os.PathLike | None = None, data: str = "mnist"
+) -> list[ExpertBank]:
+    """Every bank of a data set's shipped family whose name starts with `kind`: `"replicate"` or
+    `"grid"`, in order of name.
 
     Twenty replicates repeat the default recipe with other seeds; three grid banks hold 50 experts
-    each, trained on 5,000, 10,000 and 20,000 images. Raises FileNotFoundError where there is none.
+    each, trained on 5,000, 10,000 and 20,000 images of MNIST. Raises FileNotFoundError where there
+    is none.
 
     >>> [(bank.name, bank.n_experts) for bank in load_family("grid")]
     [('grid-05000', 50), ('grid-10000', 50), ('grid-20000', 50)]
     """
-    family = _banks_folder(root) / "family"
+    family = _banks_folder(root) / named_for(data, "family")
     names = sorted(path.parent.name for path in family.glob(f"{kind}-*/manifest.json"))
     if not names:
         known = sorted({path.parent.name.split("-")[0] for path in family.glob("*/manifest.json")})

@@ -21,7 +21,7 @@ from expertbank._files import read_arrays, reading, write_atomically
 from expertbank.gates import harden, judge_gate
 from expertbank.information import entropy
 from expertbank.rate_distortion import rate_distortion, routing
-from expertbank.shipped.bank import SPLITS, ExpertBank
+from expertbank.shipped.bank import SPLITS, ExpertBank, named_for
 from expertbank.shipped.frames import csv_bytes, matching, read_columns, read_frame
 from expertbank.shipped.manifest import open_sealed, seal
 
@@ -38,8 +38,40 @@ VOTED = "voted"  # labels guessed by a vote of the nearest training images
 GATE_SEEDS = 3
 EXAMPLE = ("cnn", 4, 0)  # family, index of the price, seed
 STEPS = 255  # losses are shipped in as many steps
-# prices of a nat at which gates are trained: where the experts differ little, a nat is worth little
+# prices of a nat at which gates are trained: where the experts differ little, a nat is worth
+# little
 LAMS = {"mnist": np.geomspace(1e-3, 0.3, 10), "specialists": np.geomspace(0.02, 2, 10)}
+
+
+def banks_of(data: str = "mnist") -> tuple[str, ...]:
+    """The banks of a data set that gates are trained for.
+
+    >>> banks_of("fashion")
+    ('fashion', 'fashion-specialists')
+    """
+    return tuple(named_for(data, bank) for bank in LAMS)
+
+
+def prices_of(bank: str) -> np.ndarray:
+    """Prices of a nat at which gates of a bank are trained: ten, and on other data sets than MNIST
+    every second of them.
+
+    >>> len(prices_of("specialists")), len(prices_of("fashion-specialists"))
+    (10, 5)
+    """
+    prices = LAMS["specialists" if bank.endswith("specialists") else "mnist"]
+    return prices if bank in LAMS else prices[::2]
+
+
+def is_example(bank: str, family: str, lam: float, seed: int) -> bool:
+    """Whether this is the one gate of a bank whose probabilities are shipped.
+
+    >>> is_example("fashion", "cnn", float(prices_of("fashion")[2]), seed=0)
+    True
+    """
+    of_family, price, of_seed = EXAMPLE
+    prices = LAMS["specialists" if bank.endswith("specialists") else "mnist"]
+    return (family, lam, seed) == (of_family, float(prices[price]), of_seed)
 
 
 # --- the shipped sweep ---
@@ -82,6 +114,11 @@ class GateSweep:
         rows = self.rows(bank=bank, split="test", decision="soft")
         return rows.query(f"family != '{ORACLE}'").reset_index(drop=True)
 
+    @property
+    def banks(self) -> tuple[str, ...]:
+        """The banks whose gates these are."""
+        return tuple(key.removesuffix("_chosen") for key in self._arrays if key.endswith("_chosen"))
+
     def losses(self, bank: str) -> np.ndarray:
         """Expected loss (N, K) of each trained gate on each test input, in steps of 1/255."""
         return self._array(bank, "losses") / STEPS
@@ -108,8 +145,8 @@ class GateSweep:
         return self._array(bank, VOTED)
 
     def _array(self, bank: str, name: str) -> np.ndarray:
-        if bank not in LAMS:
-            raise ValueError(f"bank is {bank!r}; allowed are {tuple(LAMS)}")
+        if bank not in self.banks:
+            raise ValueError(f"bank is {bank!r}; allowed are {self.banks}")
         return self._arrays[f"{bank}_{name}"]
 
 
@@ -206,7 +243,7 @@ def judge_oracle(bank: ExpertBank) -> tuple[list[dict], np.ndarray]:
     losses = [bank.losses(split) for split in SPLITS]
     rows = []
     loads = []
-    for lam in LAMS[bank.name].tolist():
+    for lam in prices_of(bank.name).tolist():
         point = rate_distortion(losses[0], lam)
         gates = [routing(table, point) for table in losses]
         judged_rows, judged_loads = judge_splits(bank.name, ORACLE, lam, 0, gates, losses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from tqdm import tqdm
 from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
 from expertbank._files import write_atomically
 from expertbank.distortions import DISTORTIONS, WINDOWS, distort, mixed, specialty
-from expertbank.shipped.bank import SPLITS, load_bank, save_bank
+from expertbank.shipped.bank import DATA_SETS, SPLITS, load_bank, save_bank
 from expertbank.shipped.manifest import MANIFEST, check_file, check_free, read_manifest
-from expertbank.training.datasets import load_mnist
+from expertbank.training.datasets import IMAGES, load_images
 from expertbank.training.resumable import provenance, resumed, run_missing
 
 # small enough for the activations to stay in cache: 5 times faster than 2,000
@@ -30,7 +30,7 @@ TIE_MARGIN = 1e-3
 MOST_TIES = 1e-3
 ARCHITECTURE = {"architecture": "conv16-pool-conv32-pool-fc64-softmax10", "optimizer": "Adam"}
 BANK_SEEDS = {
-    "subset": "expert r saw numpy.random.default_rng([seed, r]).permutation(60000)[:subset_size]",
+    "subset": "expert r saw numpy.random.default_rng([seed, r]).permutation({n})[:subset_size]",
     "torch": "torch.manual_seed(numpy.random.SeedSequence([seed, r]).generate_state(1)[0]) "
     "before expert r",
 }
@@ -54,8 +54,11 @@ class Recipe:
     epochs: int = 1
     learning_rate: float = 1e-3
     seed: int = 2026
+    data: str = "mnist"
 
     def __post_init__(self):
+        if self.data not in DATA_SETS:
+            raise ValueError(f"data is {self.data!r}; allowed are {tuple(DATA_SETS)}")
         for name in ("n_experts", "subset_size", "batch_size", "epochs"):
             as_count(getattr(self, name), name)
         as_count(self.seed, "seed", at_least=0)
@@ -93,17 +96,32 @@ BANK_FAMILY = {f"replicate-{seed}": Recipe(seed=seed) for seed in range(2027, 20
 }
 
 
-def expert_network(n_outputs: int = 10) -> nn.Sequential:
+def bank_family(data: str = "mnist") -> dict[str, Recipe]:
+    """The recipes of a data set's family by name: twenty replicates, and of MNIST also the grid.
+
+    >>> len(bank_family()), len(bank_family("fashion"))
+    (23, 20)
+    """
+    if data == "mnist":
+        return BANK_FAMILY
+    replicates = {name: r for name, r in BANK_FAMILY.items() if name.startswith("replicate")}
+    return {name: replace(recipe, data=data) for name, recipe in replicates.items()}
+
+
+def expert_network(n_outputs: int = 10, image_shape: tuple[int, ...] = (28, 28)) -> nn.Sequential:
     """conv 16 - pool - conv 32 - pool - fc 64 - 10 logits, 3x3 kernels, padding 1: 105,866
-    parameters.
+    parameters for images (28, 28); a third number in `image_shape` counts the colours.
 
     >>> sum(weights.numel() for weights in expert_network().parameters())
     105866
     """
+    height, width, *colours = image_shape
+    channels = colours[0] if colours else 1
     network = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 16, 14, 14)
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 32, 7, 7)
-        nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, n_outputs),
+        nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 16, H/2, W/2)
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # (B, 32, H/4, W/4)
+        nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64), nn.ReLU(),
+        nn.Linear(64, n_outputs),
     )  # fmt: skip
     # half the time of the default on a CPU; torch's own annotations leave this argument out
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -130,7 +148,7 @@ def training_subset(recipe: Recipe, expert: int, n_images: int = 60_000) -> np.n
 def training_data(
     images: np.ndarray, labels: np.ndarray, recipe: Recipe, expert: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels of MNIST's training split, (N, 28, 28) and (N,), that one expert learns
+    """The images and labels of the training split, (N, 28, 28) and (N,), that one expert learns
     from; those of a specialist are distorted.
 
     >>> labels = np.arange(60) % 10
@@ -151,8 +169,8 @@ def training_data(
 
 
 def judged_on(images: np.ndarray, split: str, recipe: Recipe) -> np.ndarray:
-    """What the bank is evaluated on: MNIST's images of a split, or for specialists the mix made
-    from them.
+    """What the bank is evaluated on: the images of a split, or for specialists the mix made from
+    them.
 
     >>> images = np.zeros((5, 28, 28), np.uint8)
     >>> judged_on(images, "test", Recipe()) is images
@@ -180,7 +198,7 @@ def train_expert(
     y = torch.from_numpy(labels).long().to(device)
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, expert]).generate_state(1)[0]))
-        network = expert_network().to(device)
+        network = expert_network(image_shape=images.shape[1:]).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
         for _ in range(recipe.epochs):
             for batch in torch.randperm(len(x)).split(recipe.batch_size):
@@ -191,12 +209,15 @@ def train_expert(
 
 
 def as_input(images: np.ndarray) -> torch.Tensor:
-    """(N, 28, 28) uint8 to (N, 1, 28, 28) floats in [0, 1].
+    """(N, 28, 28) uint8 to (N, 1, 28, 28) floats in [0, 1], and (N, H, W, 3) to (N, 3, H, W): the
+    one normalisation of every data set, so that a recipe differs in its images alone.
 
     >>> as_input(np.full((2, 28, 28), 255, np.uint8))[0, 0, 0, 0].item()
     1.0
     """
-    return torch.tensor(images).unsqueeze(1).float() / 255
+    pixels = torch.tensor(images)
+    channels_first = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels.unsqueeze(1)
+    return channels_first.float() / 255
 
 
 @torch.no_grad()
@@ -218,9 +239,10 @@ def train_bank(
     download: bool = False,
     n_jobs: int | None = None,
     device: str | None = None,
+    keep_weights: bool = True,
 ) -> None:
-    """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank with weights
-    into `folder`.
+    """Train every expert of a `Recipe` (default: the shipped bank's) and write a bank into
+    `folder`, with the weights of its experts unless they are not to be kept.
 
     Finished experts wait in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds something, ValueError where the partial run has another
@@ -232,7 +254,7 @@ def train_bank(
     folder = Path(folder)
     check_free(folder, "a bank")
     recipe = Recipe() if recipe is None else recipe
-    _train_all({folder: recipe}, True, root, download, n_jobs, device)
+    _train_all({folder: recipe}, keep_weights, root, download, n_jobs, device)
 
 
 def train_family(
@@ -253,7 +275,7 @@ def train_family(
     >>> recipes = {f"seed-{seed}": Recipe(seed=seed) for seed in range(5)}  # doctest: +SKIP
     >>> train_family("family", recipes, n_jobs=4)  # doctest: +SKIP
     """
-    recipes = BANK_FAMILY if recipes is None else recipes
+    recipes = bank_family() if recipes is None else recipes
     folders = {Path(folder) / name: recipe for name, recipe in recipes.items()}
     missing = {}
     for path, recipe in folders.items():
@@ -275,24 +297,33 @@ def _train_all(
 ) -> None:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = {split: load_mnist(split, root, download) for split in SPLITS}
+    data = {
+        name: {split: load_images(name, split, root, download) for split in SPLITS}
+        for name in {recipe.data for recipe in recipes.values()}
+    }
     for recipe in recipes.values():
-        training_data(*data["train"], recipe, 0)  # raises before anything is written
-    arrays = (*data["train"], data["test"][0])
+        training_data(*data[recipe.data]["train"], recipe, 0)  # raises before anything is written
+    arrays = {name: (*splits["train"], splits["test"][0]) for name, splits in data.items()}
     with ExitStack() as stack:
         places = {
             folder: stack.enter_context(resumed(folder, _manifest(recipe, device), "a bank"))
             for folder, recipe in recipes.items()
         }
         tasks = {
-            places[folder][0] / _expert_file(expert): (_trained, *arrays, recipe, expert, device)
+            places[folder][0] / _expert_file(expert): (
+                _trained,
+                *arrays[recipe.data],
+                recipe,
+                expert,
+                device,
+            )
             for folder, recipe in recipes.items()
             for expert in range(recipe.n_experts)
         }
         run_missing(tasks, "experts", n_jobs if device == "cpu" else 1)
         for folder, recipe in recipes.items():
             partial, whole = places[folder]
-            _assemble(whole, partial, data, recipe, device, keep_weights)
+            _assemble(whole, partial, data[recipe.data], recipe, device, keep_weights)
 
 
 def verify_bank(
@@ -302,8 +333,8 @@ def verify_bank(
     n_images: int | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Recompute predictions from shipped weights and MNIST and compare; `n_images` limits each
-    split, `progress` shows a bar.
+    """Recompute predictions from a bank's weights and its data set and compare; `n_images` limits
+    each split, `progress` shows a bar.
 
     Returns how many predictions were `compared` and how many of them differ at a numerical tie
     (`ties`). Raises ValueError where a hash, a label or a prediction that is no tie differs.
@@ -315,13 +346,15 @@ def verify_bank(
         as_count(n_images, "n_images")
     bank = load_bank(name, bank_root)
     weights = load_file(check_file(bank.folder, bank.manifest, "weights.safetensors"))
-    network = expert_network().eval()
+    recipe = recipe_of(bank.manifest)
     counts = {"compared": 0, "ties": 0}
     for split in SPLITS:
-        images, labels = load_mnist(split, data)
-        images = judged_on(images, split, recipe_of(bank.manifest))[:n_images]
+        images, labels = load_images(recipe.data, split, data)
+        images = judged_on(images, split, recipe)[:n_images]
+        network = expert_network(image_shape=images.shape[1:]).eval()
         if not np.array_equal(labels[:n_images], bank.labels(split)[:n_images]):
-            raise ValueError(f"bank {name}: {split} labels differ from MNIST's")
+            title = DATA_SETS[recipe.data]
+            raise ValueError(f"bank {name}: {split} labels differ from those of {title}")
         for expert in tqdm(range(bank.n_experts), desc=split, disable=not progress):
             network.load_state_dict(_of_expert(weights, expert))
             scores = logits(network, images)
@@ -415,13 +448,18 @@ def _assemble(
 
 
 def _manifest(recipe: Recipe, device: str) -> dict:
+    title = DATA_SETS[recipe.data]
+    stated = asdict(recipe)
+    if recipe.data == "mnist":
+        del stated["data"]  # as in the banks that were sealed before there was a choice
+    images = IMAGES[recipe.data]
+    seeds = BANK_SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {})
     return {
-        "title": f"{recipe.n_experts} MNIST CNNs, one epoch on {recipe.subset_size} images each",
-        "recipe": {**ARCHITECTURE, **asdict(recipe)},
-        "seeds": BANK_SEEDS | (MIX_SEEDS if isinstance(recipe, SpecialistRecipe) else {}),
+        "title": f"{recipe.n_experts} {title} CNNs, one epoch on {recipe.subset_size} images each",
+        "recipe": {**ARCHITECTURE, **stated},
+        "seeds": {key: text.replace("{n}", str(images.n_train)) for key, text in seeds.items()},
         **provenance("numpy", "torch", "torchvision", device=device),
-        "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; "
-        "predictions and weights: this project, CC BY-SA 3.0",
+        "source": f"{images.source}; predictions and weights: this project, CC BY-SA 3.0",
     }
 
 

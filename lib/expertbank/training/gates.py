@@ -27,18 +27,19 @@ from expertbank._checks import ABOVE_0, BELOW_INF, as_count, as_number
 from expertbank.shipped.bank import SPLITS, ExpertBank, load_bank
 from expertbank.shipped.gates import (
     ESTIMATES,
-    EXAMPLE,
     GATE_FAMILIES,
     GATE_SEEDS,
-    LAMS,
     VOTED,
     as_steps,
+    banks_of,
+    is_example,
     judge_oracle,
     judge_splits,
+    prices_of,
     save_gates,
 )
 from expertbank.shipped.manifest import check_free
-from expertbank.training.datasets import load_mnist
+from expertbank.training.datasets import IMAGES, load_images
 from expertbank.training.experts import as_input, expert_network, judged_on, logits, recipe_of
 from expertbank.training.resumable import Task, provenance, resumed, run_missing
 
@@ -91,16 +92,17 @@ def linear(images: torch.Tensor, n_experts: int) -> nn.Module:
 
 
 def small_cnn(images: torch.Tensor, n_experts: int) -> nn.Module:
-    """Two strided convolutions and a hidden layer: about 53,000 weights.
+    """Two strided convolutions and a hidden layer: about 53,000 weights for 28 x 28 pixels.
 
     >>> gate = small_cnn(torch.zeros(2, 1, 28, 28), n_experts=25)
     >>> sum(weights.numel() for weights in gate.parameters())
     53241
     """
+    channels, height, width = images.shape[1:]
     return nn.Sequential(
-        nn.Conv2d(1, 8, 5, stride=2, padding=2), nn.ReLU(),  # (B, 8, 14, 14)
-        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),  # (B, 16, 7, 7)
-        nn.Flatten(), nn.Linear(16 * 7 * 7, 64), nn.ReLU(),
+        nn.Conv2d(channels, 8, 5, stride=2, padding=2), nn.ReLU(),  # (B, 8, H/2, W/2)
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),  # (B, 16, H/4, W/4)
+        nn.Flatten(), nn.Linear(16 * (height // 4) * (width // 4), 64), nn.ReLU(),
         nn.Linear(64, n_experts), nn.LogSoftmax(1),
     )  # fmt: skip
 
@@ -234,7 +236,7 @@ def distilled_losses(
     target = torch.tensor(losses).float()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = expert_network(losses.shape[1])
+        network = expert_network(losses.shape[1], images.shape[1:])
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         for _ in range(epochs):
             for batch in torch.randperm(len(x)).split(100):
@@ -298,17 +300,19 @@ REGRESSIONS: dict[str, Callable[..., np.ndarray]] = dict(
 )
 
 
-def shipped_gates() -> list[GateRecipe]:
-    """The recipes of the sweep: every bank, family, price and seed.
+def shipped_gates(data: str = "mnist") -> list[GateRecipe]:
+    """The recipes of a data set's sweep: every bank, family, price and seed; on other data sets
+    than MNIST one seed.
 
     >>> gates = shipped_gates()
-    >>> len(gates), gates[0].name
-    (180, 'mnist-linear-0.001-0')
+    >>> len(gates), gates[0].name, len(shipped_gates("fashion"))
+    (180, 'mnist-linear-0.001-0', 30)
     """
+    seeds = range(GATE_SEEDS if data == "mnist" else 1)
     return [
         GateRecipe(bank, family, float(lam), seed)
-        for bank, family, seed in product(LAMS, GATE_FAMILIES, range(GATE_SEEDS))
-        for lam in LAMS[bank]
+        for bank, family, seed in product(banks_of(data), GATE_FAMILIES, seeds)
+        for lam in prices_of(bank)
     ]
 
 
@@ -317,9 +321,12 @@ def train_gates(
     root: str | os.PathLike | None = None,
     download: bool = False,
     n_jobs: int | None = None,
+    data: str = "mnist",
+    bank_root: str | os.PathLike | None = None,
 ) -> None:
-    """Train the whole sweep and the two estimates of E[loss | x], judge them, let the nearest
-    training images vote for labels, and write `folder`.
+    """Train the whole sweep of a data set and the two estimates of E[loss | x], judge them, let the
+    nearest training images vote for labels, and write `folder`. The banks lie in `bank_root`
+    (default: the shipped ones).
 
     What is finished waits in `<folder>.partial`, so a killed run goes on where it stopped. Raises
     FileExistsError where `folder` holds something, ValueError where the partial run has another
@@ -328,25 +335,29 @@ def train_gates(
     >>> train_gates("gates", download=True, n_jobs=2)  # an hour and a half  # doctest: +SKIP
     """
     check_free(folder, "gates")
-    mnist = {split: load_mnist(split, root, download) for split in SPLITS}
-    banks = {name: load_bank(name) for name in LAMS}
+    banks = {name: load_bank(name, bank_root) for name in banks_of(data)}
+    splits = {split: load_images(data, split, root, download) for split in SPLITS}
     arrays = {}
     for name, bank in banks.items():
         recipe = recipe_of(bank.manifest)
-        images = [judged_on(mnist[split][0], split, recipe) for split in SPLITS]
+        images = [judged_on(splits[split][0], split, recipe) for split in SPLITS]
         arrays[name] = (*images, *(bank.losses(split) for split in SPLITS))
-    with resumed(folder, _manifest(banks), "gates") as (partial, whole):
-        run_missing(_tasks(partial, arrays, mnist["train"][1]), "gates", n_jobs)
-        _assemble(whole, partial, banks)
+    gates = shipped_gates(data)
+    manifest = _manifest(banks, gates, data)
+    with resumed(folder, manifest, "gates") as (partial, whole):
+        run_missing(_tasks(partial, arrays, splits["train"][1], gates), "gates", n_jobs)
+        _assemble(whole, partial, banks, gates, manifest)
 
 
-def _tasks(partial: Path, arrays: dict[str, tuple], train_labels: np.ndarray) -> dict[Path, Task]:
+def _tasks(
+    partial: Path, arrays: dict[str, tuple], train_labels: np.ndarray, gates: list[GateRecipe]
+) -> dict[Path, Task]:
     tasks = {}
-    for name, kind in product(LAMS, ESTIMATES):
+    for name, kind in product(arrays, ESTIMATES):
         tasks[_estimate_file(partial, name, kind)] = (_estimated, *arrays[name], kind)
-    for name in LAMS:
+    for name in arrays:
         tasks[_estimate_file(partial, name, VOTED)] = (_voted, *arrays[name][:2], train_labels)
-    for gate in shipped_gates():
+    for gate in gates:
         tasks[_gate_file(partial, gate)] = (_trained, *arrays[gate.bank], gate)
     return tasks
 
@@ -394,8 +405,7 @@ def _trained(images, unseen, losses, unseen_losses, recipe: GateRecipe) -> bytes
         "chosen": torch.from_numpy(unseen_gate.argmax(axis=1).astype(np.uint8)),
         "loads": torch.from_numpy(loads),
     }
-    family, price, seed = EXAMPLE
-    if (recipe.family, recipe.lam, recipe.seed) == (family, LAMS[recipe.bank][price], seed):
+    if is_example(recipe.bank, recipe.family, recipe.lam, recipe.seed):
         tensors["gate"] = torch.from_numpy(unseen_gate).half()
     return save(tensors, {"rows": json.dumps(rows)})
 
@@ -405,12 +415,18 @@ def _rows(path: Path) -> list[dict]:
         return json.loads(file.metadata()["rows"])
 
 
-def _assemble(folder: Path, partial: Path, banks: dict[str, ExpertBank]) -> None:
+def _assemble(
+    folder: Path,
+    partial: Path,
+    banks: dict[str, ExpertBank],
+    gates: list[GateRecipe],
+    manifest: dict,
+) -> None:
     rows = []
     loads = []
     arrays = {}
     for name in banks:
-        paths = [_gate_file(partial, recipe) for recipe in shipped_gates() if recipe.bank == name]
+        paths = [_gate_file(partial, recipe) for recipe in gates if recipe.bank == name]
         found = [load_file(path) for path in paths]
         rows += [row for path in paths for row in _rows(path)]
         loads += [gate["loads"] for gate in found]
@@ -425,16 +441,16 @@ def _assemble(folder: Path, partial: Path, banks: dict[str, ExpertBank]) -> None
         rows += oracle_rows
         loads.append(oracle_loads)
     arrays["loads"] = np.concatenate(loads)
-    save_gates(folder, rows, arrays, _manifest(banks))
+    save_gates(folder, rows, arrays, manifest)
 
 
-def _manifest(banks: dict[str, ExpertBank]) -> dict:
+def _manifest(banks: dict[str, ExpertBank], gates: list[GateRecipe], data: str) -> dict:
     defaults = asdict(GateRecipe("mnist", "linear", 1.0))
     recipe = {key: defaults[key] for key in ("epochs", "batch_size", "learning_rate")}
     recipe |= {
         "families": list(GATE_FAMILIES),
-        "seeds": GATE_SEEDS,
-        "lams": {bank: list(lams) for bank, lams in LAMS.items()},
+        "seeds": len({gate.seed for gate in gates}),
+        "lams": {bank: list(prices_of(bank)) for bank in banks},
         "begin": BEGIN,
         "annealed": ANNEALED,
         "marginal_step": MARGINAL_STEP,
@@ -442,7 +458,7 @@ def _manifest(banks: dict[str, ExpertBank]) -> dict:
         "voters": VOTERS,
     }
     return {
-        "title": f"{len(shipped_gates())} gates trained on expected loss + lam I(X;T), "
+        "title": f"{len(gates)} gates trained on expected loss + lam I(X;T), "
         "E[loss | x] by two regressions, and labels voted by the nearest training images",
         "recipe": recipe,
         "banks": {
@@ -450,6 +466,5 @@ def _manifest(banks: dict[str, ExpertBank]) -> dict:
             for name, bank in banks.items()
         },
         **provenance("numpy", "torch", "torchvision", device="cpu"),
-        "source": "MNIST (LeCun, Cortes & Burges), CC BY-SA 3.0; "
-        "these results: this project, CC BY-SA 3.0",
+        "source": f"{IMAGES[data].source}; these results: this project, CC BY-SA 3.0",
     }
