@@ -150,6 +150,33 @@ def certified_routes(
     >>> float(found.loss[0].round(3)), float(found.rate[0].round(3))
     (0.004, 0.7)
     """
+    known_estimates, estimates, losses = _tables(known_estimates, estimates, losses)
+    confidence = as_number(confidence, "confidence", 0, 1)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence:g}; allowed is a number between 0 and 1")
+    n = len(losses)
+    curve = rate_distortion_curve(known_estimates, np.sort(np.asarray(lams, dtype=float))[::-1])
+    # a loss and a rate at each price, and the loss of the expert that looks best
+    log_chance = np.log((2 * len(curve.lam) + 1) / (1 - confidence))
+    paid = []
+    rates = []
+    for index in range(len(curve.lam)):
+        point = curve.point(index)
+        gate = routing(estimates, point)
+        paid.append((gate * losses).sum() / n)
+        told = scipy.special.rel_entr(gate, point.marginal).sum(axis=1)
+        # no row tells more than its least likely expert, nor than its spread of losses buys
+        least = point.marginal[point.marginal > 0].min()
+        most = min(-np.log(least), np.ptp(estimates) / point.lam)
+        rates.append(_bernstein(told, float(most), log_chance))
+    alone = losses[:, known_estimates.mean(axis=0).argmin()].mean()
+    *limits, ceiling = binary_kl_inverse(np.minimum([*paid, alone], 1), log_chance / n)
+    return RoutedByEstimate(
+        curve.lam, np.array(rates), np.array(limits), np.array(paid), float(ceiling)
+    )
+
+
+def _tables(known_estimates, estimates, losses) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     known_estimates = as_losses(known_estimates, "known_estimates")
     estimates = as_losses(estimates, "estimates")
     losses = np.asarray(as_interval(as_losses(losses), "losses", 0, 1))
@@ -158,33 +185,16 @@ def certified_routes(
             f"known_estimates have shape {known_estimates.shape}, estimates {estimates.shape}, "
             f"losses {losses.shape}; allowed are (N', R), (N, R) and (N, R)"
         )
-    n = as_count(len(losses), "the number of inputs", 2)
-    confidence = as_number(confidence, "confidence", 0, 1)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence:g}; allowed is a number between 0 and 1")
-    lams = np.sort(np.asarray(lams, dtype=float))[::-1]
-    curve = rate_distortion_curve(known_estimates, lams)
-    # a loss and a rate at each price, and the loss of the expert that looks best
-    log_chance = np.log((2 * len(lams) + 1) / (1 - confidence))
-    paid = np.empty(len(lams))
-    rates = np.empty(len(lams))
-    for index, lam in enumerate(lams):
-        point = curve.point(index)
-        gate = routing(estimates, point)
-        paid[index] = (gate * losses).sum() / n
-        told = scipy.special.rel_entr(gate, point.marginal).sum(axis=1)
-        # no row tells more than its least likely expert, nor than its spread of losses buys
-        most = min(-np.log(point.marginal[point.marginal > 0].min()), np.ptp(estimates) / lam)
-        varied = np.sqrt(2 * told.var(ddof=1) * (log_chance + np.log(2)) / n)
-        rates[index] = told.mean() + varied + 7 * most * (log_chance + np.log(2)) / (3 * (n - 1))
-    alone = losses[:, known_estimates.mean(axis=0).argmin()].mean()
-    return RoutedByEstimate(
-        lam=lams,
-        rate=rates,
-        loss=np.asarray(binary_kl_inverse(np.minimum(paid, 1), log_chance / n)),
-        hoped=paid,
-        ceiling=float(binary_kl_inverse(alone, log_chance / n)),
-    )
+    as_count(len(losses), "the number of inputs", 2)
+    return known_estimates, estimates, losses
+
+
+def _bernstein(values: np.ndarray, most: float, log_chance: float) -> float:
+    """A limit on the mean of i.i.d. values (N,) in [0, most], wrong with exp(-log_chance)."""
+    n = len(values)
+    nats = log_chance + np.log(2)
+    varied = np.sqrt(2 * values.var(ddof=1) * nats / n)
+    return float(values.mean() + varied + 7 * most * nats / (3 * (n - 1)))
 
 
 def _classes(predictions: ArrayLike, chances: np.ndarray) -> np.ndarray:

@@ -85,24 +85,13 @@ def gaussian_selection(
     losses = as_losses(losses)
     m = as_count(sample_size, "sample_size")
     alpha = as_number(alpha, "alpha", 0, 1)
-    if margins not in MARGINS:
-        raise ValueError(f"margins is {margins!r}; allowed are {', '.join(MARGINS)}")
-    if margins != "normal":
-        if not np.isin(losses, (0, 1)).all():
-            raise ValueError(f"losses hold values other than 0 and 1; {margins} margins count 0-1s")
-        as_count(m, "sample_size", at_most=LARGEST_SAMPLE)
-    n_points = as_count(n_points, "n_points", 2, MOST_POINTS_EACH)
-    if n_points & (n_points - 1):
-        raise ValueError(f"n_points is {n_points}; allowed is a power of 2")
-    n_experts = losses.shape[1]
-    check_size(n_points * n_experts + m, f"{n_points} points of {n_experts} experts")
+    _check_margins(losses, m, margins)
+    n_points = _check_points(n_points, losses.shape[1], m)
     # of copies only the first can win
-    _, first = np.unique(losses, axis=1, return_index=True)
-    first = np.sort(first)
+    first = np.sort(np.unique(losses, axis=1, return_index=True)[1])
     won, gaps = _integrated(losses[:, first].astype(float), m, margins, n_points)
-    chances = np.zeros((SCRAMBLES, n_experts))
+    chances = np.zeros((SCRAMBLES, losses.shape[1]))
     chances[:, first] = won
-    # the mean alone is integrated with all points; single scrambles say how far it may be off
     informations = [_leaked(row, alpha) for row in chances]
     return GaussianSelection(
         chances=chances.mean(axis=0),
@@ -111,6 +100,24 @@ def gaussian_selection(
         information_error=mean_error(np.array(informations)),
         gap_error=alpha * mean_error(gaps),
     )
+
+
+def _check_margins(losses: np.ndarray, m: int, margins: str) -> None:
+    if margins not in MARGINS:
+        raise ValueError(f"margins is {margins!r}; allowed are {', '.join(MARGINS)}")
+    if margins == "normal":
+        return
+    if not np.isin(losses, (0, 1)).all():
+        raise ValueError(f"losses hold values other than 0 and 1; {margins} margins count 0-1s")
+    as_count(m, "sample_size", at_most=LARGEST_SAMPLE)
+
+
+def _check_points(n_points: int, n_experts: int, m: int) -> int:
+    n_points = as_count(n_points, "n_points", 2, MOST_POINTS_EACH)
+    if n_points & (n_points - 1):
+        raise ValueError(f"n_points is {n_points}; allowed is a power of 2")
+    check_size(n_points * n_experts + m, f"{n_points} points of {n_experts} experts")
+    return n_points
 
 
 def _integrated(

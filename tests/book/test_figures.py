@@ -218,6 +218,7 @@ NAMED_IN_CAPTION = {
     "interval_in_context": ["Middle lines", "one tick each"],
     "rules_plane": ["Every rule at every sample size"],
     "bound_ratios": ["the line at 1 is the gap"],
+    "selection_ratios": ["the line at 1", "Shades reach"],
     "bound_waterfall": ["a bar is as long as", "a thin line"],
     "ladder_bars": ["the gap (dashed line)"],
     "verdict_bars": ["The bars of the other colour"],

@@ -65,6 +65,29 @@ def gates_planes(panels: dict[str, dict]) -> Figure:
     return figure
 
 
+def label_free_planes(panels: dict[str, dict]) -> Figure:
+    """Loss against rate, a panel a bank, from below to above the frontier of gates that see x.
+
+    panels: name -> {"curve", "floor" and "fitted": RateDistortionCurve, "certified":
+    RoutedByEstimate}.
+    """
+    figure, axes = panel_canvas(len(panels), height=4.3)
+    for ax, (title, panel) in zip(axes, panels.items()):
+        certified = panel["certified"]
+        rates = np.linspace(0, certified.rate.max(), 200)
+        limit = certified.at(rates)
+        least = panel["curve"].lower(rates)
+        ax.fill_between(rates, least, limit, color=SKY, alpha=0.25, lw=0, label="$D_x$ lies here")
+        ax.plot(rates, limit, "-", color=RED, lw=1.8, label="certified, 95%")
+        ax.plot(rates, panel["fitted"].upper(rates), "-.", color=BLUE, label="$D_x$, fitted law")
+        ax.plot(rates, panel["floor"].lower(rates), ":", color=GREEN, label="floor, fitted law")
+        ax.plot(rates, least, "--", color=BLACK, lw=1.8, label="D(R): sees the label")
+        ax.set(title=title, xlabel="rate $I(X;T)$, nats", ylim=(0, None), xlim=(0, None))
+    axes[0].set_ylabel("expected loss")
+    legend_below(figure, 3)
+    return figure
+
+
 def minibatch_biases(
     sizes: ArrayLike, own: ArrayLike, predicted: ArrayLike, running: ArrayLike, truth: float
 ) -> Figure:

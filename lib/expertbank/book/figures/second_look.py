@@ -247,6 +247,29 @@ def bound_waterfall(paths: dict[str, tuple[float, dict[str, float]]]) -> Figure:
     return figure
 
 
+# --- what else is true: selection without a dataset ---
+
+
+def selection_ratios(sizes: Sequence[int], panels: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Theory over simulation against the sample size, log axis: title -> (name -> ratios (B, S) of
+    B banks); a line is the mean over banks. Of the first and the fourth a shade reaches from the
+    least bank to the greatest."""
+    figure, axes = panel_canvas(len(panels), height=4.1)
+    looks = ((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:"), (RED, "D-."))
+    for ax, (title, lines) in zip(axes, panels.items()):
+        for (name, ratios), (color, style) in zip(lines.items(), looks):
+            if color in (BLUE, RED):
+                ends = (ratios.min(axis=0), ratios.max(axis=0))
+                smooth_band(ax, sizes, *ends, "x", color=color, alpha=0.15, lw=0)
+            smooth_line(ax, sizes, ratios.mean(axis=0), "x", style, color=color, label=name)
+        ax.axhline(1, color=BLACK, lw=0.8)
+        ax.set(xscale="log", title=title, xlabel="sample size $m$")
+        name_ticks(ax.xaxis, sizes[:: 2 if len(sizes) > 4 else 1])
+    axes[0].set_ylabel("theory / simulation")
+    legend_below(figure, 2)
+    return figure
+
+
 # --- chapter 13: the audit ---
 
 
