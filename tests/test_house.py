@@ -42,7 +42,13 @@ LAYERS = [
         "routers.families",
         "routers.conditional_bernoulli",
     },
-    {"shipped.manifest", "shipped.frames", "routers.measures", "routers.quantities"},
+    {
+        "shipped.manifest",
+        "shipped.frames",
+        "routers.measures",
+        "routers.quantities",
+        "routers._counting",
+    },
     {"shipped.bank", "shipped.testbed", "shipped.router_model", "routers.statistics"},
     {
         "shipped.gates",
@@ -65,6 +71,8 @@ LAYERS = [
     {"routers.report"},
     {"routers.meter"},
     {"routers.callback"},
+    {"routers.report_page._canvas"},
+    {"routers.report_page._pictures"},
     {"routers.report_page.drawings"},
     {"routers.report_page"},
     {"training.datasets", "training.resumable", "training.balancing"},
@@ -355,15 +363,16 @@ def code_lines(path):
 # ships, 26 of commands.
 # Between which limits gates lie that see no label; the steps from normal to counted margins, one at
 # a time; what the ladder says of sets left out: 160 in the core.
-# Scratch memory, and rows turned in pieces, make a curve a tenth to a quarter faster: 26 in the core.
+# Scratch memory, and rows turned in pieces, make a curve a tenth to a quarter faster: 26 in the
+# core.
 # Selection predicted without a dataset, and the bracket of gates that see no label, drawn: 45.
 # A price taken as privacy, shares learnt online, coins beside a wire, and what experts are worth:
 # 290 in the core.
-# Reference problems, how an answer is judged, and any solver run on them in a process of its own: 260
+# Reference problems, how an answer is judged, and any solver run on them in a process of its own: 275
 # for what ships, 37 of commands.
 CAPS = {
     "core": 4281,
-    "shipped": 855,
+    "shipped": 870,
     "routers": 6850,
     "training": 1720,
     "book": 5055,

@@ -7,18 +7,26 @@ nats a query, one query at a time H(V). The least I(X,T;V) is Wyner's common inf
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import BELOW_INF, as_gate, as_number, as_weights
+from expertbank._checks import (
+    BELOW_INF,
+    FloatOrArray,
+    as_gate,
+    as_interval,
+    as_number,
+    as_weights,
+)
 
 LARGEST_TABLE = 1024  # pairs (x, t): the search holds (X + T) times as many numbers
 STIFFNESSES = (30.0, 10.0, 3.0)  # prices of I(X;T|V), one after the other
 STEPS_PER_STAGE = 250  # at each of them
+WIRE_PRICES = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)  # at which letters are looked for
 NEGLIGIBLE = 1e-9  # a smaller probability within a letter's law is rounding
 
 
@@ -126,6 +134,57 @@ def common_information(
     for start in (_blurred(erased), _random_letter(joint.shape, rng)):
         found += _search(joint, start, wire_price)
     return min(found, key=lambda letter: letter.rate + wire_price * letter.wire_rate)
+
+
+def letters_by_price(
+    channel: ArrayLike,
+    input_dist: ArrayLike | None = None,
+    prices: Sequence[float] = WIRE_PRICES,
+    rng: np.random.Generator | int = 0,
+) -> list[CommonLetter]:
+    """Letters of a channel p(t|x), (X, T), by the price of the wire, and T itself as the last one.
+
+    Arguments and errors are those of `common_information`. T itself takes I(X;T) on the wire, the
+    least there is, and H(T|X) in shared coins:
+
+    >>> letters = letters_by_price([[0.9, 0.1], [0.1, 0.9]], prices=[0, 10])
+    >>> [round(letter.wire_rate, 3) for letter in letters]
+    [0.487, 0.368, 0.368]
+    """
+    channel = as_gate(channel, "channel")
+    prior = as_weights(input_dist, len(channel), "input_dist")
+    joint = prior[:, None] * channel
+    output = joint.sum(axis=0)
+    itself = CommonLetter(output[output > 0], _rows(joint.T), np.eye(len(output))[output > 0])
+    found = [common_information(channel, prior, price, rng) for price in prices]
+    return [*found, itself]
+
+
+def wire_beside_coins(letters: Sequence[CommonLetter], coins: ArrayLike) -> FloatOrArray:
+    """What is left on the wire, in nats a query in long blocks, when some nats of coins are shared.
+
+    A letter V takes max(I(X;V), I(X,T;V) - coins) (Cuff 2013), and blocks may use one letter for a
+    part of the time and another for the rest. All letters must be of one channel; what comes out is
+    an upper bound of the least that suffices. Raises ValueError for no letters or coins < 0.
+
+    >>> letters = letters_by_price([[0.9, 0.1], [0.1, 0.9]], prices=[0, 10])
+    >>> np.round(wire_beside_coins(letters, [0, 0.1, 1]), 3).tolist()
+    [0.605, 0.505, 0.368]
+    """
+    if not len(letters):
+        raise ValueError("letters is empty; at least one is needed")
+    coins = np.asarray(as_interval(coins, "coins", 0, np.inf, allowed="numbers >= 0"))
+    wire = np.array([letter.wire_rate for letter in letters])
+    shared = np.array([letter.rate for letter in letters]) - wire
+    # each letter with all of its coins, and with none
+    wire = np.concatenate([wire, wire + shared])
+    shared = np.concatenate([shared, np.zeros(len(letters))])
+    # the lower convex hull by its supporting lines: slopes of all chords, and the level one
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = (wire[:, None] - wire) / (shared - shared[:, None])
+    slopes = np.append(slopes[np.isfinite(slopes) & (slopes > 0)], 0.0)
+    heights = (wire + slopes[:, None] * shared).min(axis=1)
+    return (heights - slopes * coins[..., None]).max(axis=-1)[()]
 
 
 # --- the search ---

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 from scipy.special import entr, rel_entr
 
 from expertbank import channels, entropy, mutual_information
-from expertbank.common_information import common_information, kept_or_erased
+from expertbank.common_information import (
+    common_information,
+    kept_or_erased,
+    letters_by_price,
+    wire_beside_coins,
+)
 from support import refused
 
 SMALL = 1e-9
@@ -273,3 +278,64 @@ def test_a_sent_letter_draws_the_index_that_the_gate_would():
 )
 def test_bad_arguments_are_named(call, name, found):
     refused(call, name, found)
+
+
+# --- what shared coins buy ---
+
+
+def by_programme(letters, coins):
+    """The least wire rate of mixtures of letters, with and without their coins, as a programme."""
+    wire = np.array([letter.wire_rate for letter in letters])
+    shared = np.array([letter.rate for letter in letters]) - wire
+    heights = np.concatenate([wire, wire + shared])
+    used = np.concatenate([shared, 0 * shared])
+    sums = np.ones((1, len(used)))
+    return linprog(heights, used[None], [coins], sums, [1]).fun
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 1, 3])
+def test_coins_are_bought_by_mixtures_of_letters(epsilon):
+    prior = np.array([0.5, 0.2, 0.2, 0.1])
+    channel = channels.randomised_response(4, epsilon)
+    letters = letters_by_price(channel, prior)
+    for letter in letters:
+        checked(letter, channel, prior)
+    rate = mutual_information(channel, prior)
+    coins = np.linspace(0, 1.5, 7)
+    wire = wire_beside_coins(letters, coins)
+    np.testing.assert_allclose(wire, [by_programme(letters, c) for c in coins], atol=1e-9)
+    assert wire[0] == pytest.approx(min(letter.rate for letter in letters), abs=SMALL)
+    assert (wire >= rate - SMALL).all()
+    dice = entropy(prior @ channel) - rate
+    assert wire_beside_coins(letters, dice) == pytest.approx(rate, abs=SMALL)
+    # falls, is convex, and no nat of coins saves more than one on the wire
+    assert (np.diff(wire) <= SMALL).all() and (np.diff(wire, 2) >= -SMALL).all()
+    assert (wire + coins >= wire[0] - SMALL).all()
+
+
+def test_the_curve_of_an_erased_bit():
+    """Cuff 2013: with r log 2 on the wire the two together take h(d) + r (log 2 - h((1-d)/r))."""
+    erased = 0.75
+    letters = letters_by_price(channels.erasure_channel(2, erased), [0.5, 0.5])
+    sent = np.linspace(1 - erased, 1, 100_001)
+    together = h(erased) + sent * (np.log(2) - h(np.minimum((1 - erased) / sent, 1)))
+    for coins in (0.05, 0.2, 0.4):
+        truth = np.maximum(sent * np.log(2), together - coins).min()
+        assert truth - 1e-6 <= wire_beside_coins(letters, coins) <= truth + 0.02
+
+
+def test_for_a_weak_gate_coins_are_worth_the_most():
+    """Two symmetric bits with 1 - 2p = tanh(eps/2): C is about eps/2 and I about eps^2/8."""
+    for epsilon in (0.02, 0.1, 0.3):
+        channel = channels.randomised_response(2, epsilon)
+        rate = mutual_information(channel, [0.5, 0.5])
+        p = channel[0, 1]
+        least = np.log(2) + h(p) - 2 * h((1 - np.sqrt(1 - 2 * p)) / 2)
+        assert least == pytest.approx(epsilon / 2, rel=epsilon)
+        assert rate == pytest.approx(epsilon**2 / 8, rel=epsilon)
+
+
+def test_bad_questions_about_coins_are_refused():
+    refused(lambda: wire_beside_coins([], 0.1), "letters")
+    letters = letters_by_price([[0.9, 0.1], [0.1, 0.9]], prices=[0])
+    refused(lambda: wire_beside_coins(letters, [0.1, -1]), "coins")
