@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed router-model \
-  reproduce batch-sizes report benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
+  reproduce batch-sizes report reference-set benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +88,9 @@ report: $(BOOK)  ## paper against ours, on the shipped bank
 
 environments: $(TEST)  ## listen to transformers 5.0.0, a Trainer and PEFT, in environments of their own (downloads)
 	python tests/environments.py
+
+reference-set: $(TEST)  ## solve the reference problems again, each three times, into build/reference (resumes; a minute)
+	python benchmarks/reference.py
 
 benchmark: $(TEST)  ## the solver beside its peers, into build/benchmarks/full (resumes; wants an idle machine)
 	$(INSTALL) --editable '.[bench]'

@@ -132,17 +132,17 @@ def paper_blahut_arimoto(
     """P2 (28)-(29) on the full table: the gate p(t|x), then its marginal; log-safe, as row minima
     are taken off."""
     kernel = kernel_of(task.losses.astype(float), lam)
-    return _blahut_arimoto(kernel, np.full(len(kernel), 1 / len(kernel)), deadline, tol, max_iters)
+    return blahut_arimoto(kernel, np.full(len(kernel), 1 / len(kernel)), deadline, tol, max_iters)
 
 
 def merged_blahut_arimoto(
     task: Task, lam: float, deadline: float, tol: float = 1e-9, max_iters=10**9
 ) -> Answer:
     """The same iteration, so the same number of steps, on distinct rows."""
-    return _blahut_arimoto(kernel_of(task.rows, lam), task.weights, deadline, tol, max_iters)
+    return blahut_arimoto(kernel_of(task.rows, lam), task.weights, deadline, tol, max_iters)
 
 
-def _blahut_arimoto(kernel, weights, deadline, tol, max_iters):
+def blahut_arimoto(kernel, weights, deadline, tol, max_iters=10**9):
     x, gate = np.full(kernel.shape[1], 1 / kernel.shape[1]), np.empty_like(kernel)
     for step in range(1, max_iters + 1):
         np.multiply(kernel, x, out=gate)

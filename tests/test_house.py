@@ -53,6 +53,7 @@ LAYERS = [
     {
         "shipped.gates",
         "shipped.reference",
+        "shipped.reference",
         "routers.agreement",
         "routers.coactivation",
         "routers.nulls",
@@ -62,6 +63,7 @@ LAYERS = [
         "routers.regret",
         "routers.formats._common",
     },
+    {"shipped.bench"},
     {"shipped.bench"},
     {"routers.formats._arrays", "routers.formats._json_lines", "routers.formats._torch_files"},
     {"routers.formats.*"},
@@ -370,14 +372,16 @@ def code_lines(path):
 # 290 in the core.
 # Reference problems, how an answer is judged, and any solver run on them in a process of its own: 275
 # for what ships, 37 of commands.
+# Reference problems, how an answer is judged, and any solver run on them in a process of its own: 275
+# for what ships, 37 of commands.
 CAPS = {
     "core": 4281,
-    "shipped": 870,
+    "shipped": 1145,
     "routers": 6850,
     "training": 1720,
     "book": 5055,
     "reproduction": 722,
-    "cli": 511,
+    "cli": 548,
 }
 
 

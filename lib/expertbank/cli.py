@@ -31,6 +31,7 @@ from expertbank.information import gating_rate
 from expertbank.learners import Selection, simulate
 from expertbank.rate_distortion import OPTIMISERS, critical_lambda, rate_distortion_curve
 from expertbank.shipped.bank import DATA_SETS, load_bank, named_for
+from expertbank.shipped.bench import OUR_SOLVER, bench, bench_csv
 from expertbank.tables import open_table, read_table, table_of
 
 DESCRIPTION = """\
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_describe(commands)
     _add_report(commands)
+    _add_bench(commands)
     _add_rate(commands)
     _add_simulate(commands)
     _add_curve(commands)
@@ -311,6 +313,46 @@ def _report(options: argparse.Namespace) -> None:
 
     bank = load_bank(place_of(options.bank))
     print("\n".join(report_lines(findings_of(Evidence(bank)), bank.name)))
+
+
+# --- solvers on the reference set ---
+
+
+def _add_bench(commands) -> None:
+    option = _command(commands, "bench", _bench)
+    what = "module:function, as one would import it from here; default: ours"
+    option("solver", nargs="?", default=OUR_SOLVER, help=what)
+    option("--problem", nargs="+", metavar="NAME", help="only these; default: all")
+    option("--limit", type=float, default=10.0, help="seconds for a problem, default 10")
+    option("--tol", type=float, default=1e-9, help="nats above the optimum, default 1e-9")
+    option("--csv", metavar="FILE", help="write the rows there too")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """run a distortion-rate solver on the reference set: time, gap to the optimum, failures
+
+    The function is called as solver(losses, lam, weights): losses (N, R), the price lam >= 0 of a
+    nat, weights (N,) that sum to 1. It returns shares (R,) of the experts, or a gate (N, R), that
+    minimise E[loss] + lam I(X;T). A problem on which it raises, crashes, returns something else or
+    runs past the limit is a row like the others. The exit status is 0 where all are solved, else 1.
+
+    examples:
+      expertbank bench
+      expertbank bench my_solver:solve --limit 2 --csv rows.csv
+    """
+    check_outputs([options.csv], [])
+    rows = []
+    print(f"{'problem':<26} {'outcome':<8} {'ms':>10} {'gap, nats':>10}")
+    for row in bench(options.solver, options.problem, limit=options.limit, tol=options.tol):
+        rows.append(row)
+        took = f"{1e3 * row.seconds:>10.2f} {row.gap:>10.1e}"
+        print(f"{row.problem:<26} {row.outcome:<8} {took}  {row.note}".rstrip(), flush=True)
+    solved = [row for row in rows if row.outcome == "solved"]
+    seconds = sum(row.seconds for row in solved)
+    print(f"{len(solved)} of {len(rows)} solved, in {seconds:.3g} s")
+    if options.csv:
+        write_atomically(options.csv, lambda file: file.write(bench_csv(rows).encode()))
+    return int(len(solved) < len(rows))
 
 
 # --- one's own tables ---

@@ -27,6 +27,7 @@ SHIPPED_PLACES = {
     "benchmarks": "benchmarks",
     "routers": "routers",
     "router-model": "router-model",
+    "reference": "reference",
     "in-network": "in-network",
 }
 LAST_DIGIT = 1e-6  # of the tables' numbers

@@ -16,7 +16,12 @@ REPOSITORY = Path(__file__).parents[3]
 MANIFEST = "manifest.json"
 FORMAT = 2  # of manifests: what they state is sealed from 2 on
 # make targets that are not called what the folder is called
-TARGETS = {"banks": "batch-sizes", "benchmarks": "benchmark", "routers": "references"}
+TARGETS = {
+    "banks": "batch-sizes",
+    "benchmarks": "benchmark",
+    "reference": "reference-set",
+    "routers": "references",
+}
 
 
 def data_folder() -> Path:
