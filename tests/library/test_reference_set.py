@@ -165,6 +165,17 @@ def test_at_price_0_a_loss_above_the_floor_is_no_answer():
     assert judge_answer(BY_NAME["no-loss"], np.eye(5)).gap < 1e-12
 
 
+def test_the_smallest_floats_are_shares_like_others():
+    """A share of 1e-320 does not make the rate infinite, and 1e300 times too much loss is seen."""
+    problem = BY_NAME["mixture"]
+    shares = np.asarray(problem.record["marginal"])
+    exact = judge_answer(problem, shares)
+    tiny = judge_answer(problem, np.where(shares > 0, shares, 1e-320))
+    assert tiny.gap == pytest.approx(exact.gap, abs=1e-12) and np.isfinite(tiny.rate)
+    alone = judge_answer(problem, np.eye(len(shares))[0])
+    assert alone.rate < 1e-12 and alone.gap > 1
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

@@ -139,9 +139,10 @@ def judge_answer(problem: ReferenceProblem, answer: Any) -> ReferenceScore:
     shares = _shares(problem, getattr(answer, "marginal", answer))
     gate = shares if shares.ndim == 2 else _best_gate(problem, shares)
     marginal = problem.weights @ gate
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nats = np.where(gate > 0, gate * np.log(gate / marginal), 0.0)
-    rate = float(problem.weights @ nats.sum(axis=1))
+    # a share may be too small for its mean over the inputs to be a float: it carries no rate
+    carries = (gate > 0) & (marginal > 0)
+    ratio = np.divide(gate, marginal, out=np.ones_like(gate), where=carries)
+    rate = float(problem.weights @ (gate * np.log(ratio)).sum(axis=1))
     least = problem.losses.min(axis=1)
     excess = float(problem.weights @ (gate * (problem.losses - least[:, None])).sum(axis=1))
     distortion = float(problem.weights @ least) + excess
@@ -149,7 +150,7 @@ def judge_answer(problem: ReferenceProblem, answer: Any) -> ReferenceScore:
         gap = (distortion - problem.distortion) / problem.lam + rate - problem.rate
     else:
         gap = rate - problem.rate if excess <= CERTIFIED_TO else math.inf
-    return ReferenceScore(rate=rate, distortion=distortion, gap=max(0.0, gap))
+    return ReferenceScore(rate=rate, distortion=distortion, gap=max(gap, 0.0))
 
 
 def _shares(problem: ReferenceProblem, answer: ArrayLike) -> np.ndarray:
