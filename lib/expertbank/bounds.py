@@ -522,6 +522,20 @@ RUNG_KINDS = {
 }
 
 
+def rung_kind(name: str) -> str:
+    """Which of the three kinds a rung of `BoundLadder.values` or `LadderExperiment.further` is of.
+
+    Raises ValueError for an unknown name.
+
+    >>> rung_kind("f_information_bound_chi_square") == BY_THE_GAP
+    True
+    """
+    known = [rung for rung in RUNG_KINDS if name.startswith(rung)]
+    if not known:
+        raise ValueError(f"name is {name!r}; allowed are {', '.join(RUNG_KINDS)}")
+    return RUNG_KINDS[known[0]]
+
+
 # --- variance proxies of a Bernoulli loss ---
 
 

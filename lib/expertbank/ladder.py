@@ -6,6 +6,7 @@ The Monte Carlo is done once; from it a ladder of bounds follows at any alpha.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -21,6 +22,7 @@ from expertbank.bounds import (
     individual_sample_bound,
     jensen_shannon_bound,
     kearns_saul_bound,
+    leave_out_bound,
     loss_difference_bound,
     okamoto_bound,
     pac_bayes_kl_bound,
@@ -36,6 +38,7 @@ from expertbank.tables import merge_rows
 BATCHES = 10  # jackknife groups for Monte Carlo errors
 SUPERSAMPLES = 100
 SPLITS_PER_SUPERSAMPLE = 4000
+PAIRINGS = 40  # of a supersample from which sets are left out
 MOST_SAMPLES = 1_000_000
 # samples for whose splits a coin each is tossed; for more, heads are counted
 TOSSED_ONE_BY_ONE = 10_000
@@ -109,6 +112,7 @@ class LadderExperiment:
         n_experts = losses.shape[1]
         check_size(n_datasets * n_experts, f"{n_datasets} datasets of {n_experts} experts")
         rng = np.random.default_rng(rng)
+        self.losses = losses
         rows, counts, _ = merge_rows(losses)
         self.rows = rows.astype(float)
         self.weights = counts / counts.sum()
@@ -151,10 +155,12 @@ class LadderExperiment:
         )
 
     def further(self, alpha: float) -> dict[str, float]:
-        """Rungs at one alpha in [0, 1] that `bound_ladder` does not show, all of the kind
-        `bounds.BY_THE_GAP`, from the same Monte Carlo.
+        """Rungs of 2022 to 2026 at one alpha in [0, 1], which `bound_ladder` does not show.
 
-        f-informations have a name of their own each. Raises ValueError for alpha outside [0, 1].
+        All but the last are of the kind `bounds.BY_THE_GAP`, from the same Monte Carlo;
+        f-informations have a name of their own each. `leave_out_bound` leaves out as many points as
+        it trains on, and draws sets of its own at the first call. Raises ValueError for alpha
+        outside [0, 1].
         """
         counts = self.winners.sum(axis=0)
         won = counts / counts.sum(axis=1, keepdims=True)
@@ -170,6 +176,10 @@ class LadderExperiment:
         }
         found["samplewise_kl_bound"] = samplewise_kl_bound(*with_losses)
         found["jensen_shannon_bound"] = float(jensen_shannon_bound(max(0.0, told), q))
+        each_alone = np.eye(counts.shape[1])
+        about_set = _mixture_information(self._winners_left_out, alpha, each_alone).mean()
+        m = self.sample_size
+        found["leave_out_bound"] = float(leave_out_bound(max(0.0, float(about_set)), m, m))
         return found
 
     def _from_winners(self, counts: np.ndarray, alpha: float) -> dict[str, float]:
@@ -237,10 +247,31 @@ class LadderExperiment:
             first, second = losses[drawn].astype(np.int16)
             both = np.concatenate([first, second])
             _, _, pattern = merge_rows(both.T)
-            mistakes = first.sum(axis=0) + _differences_on_halves(second - first, rng)
+            differences = _differences_on_halves(second - first, rng, SPLITS_PER_SUPERSAMPLE)
+            mistakes = first.sum(axis=0) + differences
             wins = np.bincount(mistakes.argmin(axis=1), minlength=losses.shape[1])
             found.append((wins / SPLITS_PER_SUPERSAMPLE, pattern))
         return found
+
+    @cached_property
+    def _winners_left_out(self) -> np.ndarray:
+        """How often each expert wins over random m of 2m points, (SUPERSAMPLES, R)."""
+        rng = np.random.default_rng(1)
+        m = self.sample_size
+        found = []
+        for _ in range(SUPERSAMPLES):
+            drawn = self.losses[rng.integers(len(self.losses), size=2 * m)].astype(np.int16)
+            wins = np.zeros(drawn.shape[1])
+            # of pairs at random a coin takes one each: a set of m, all as likely
+            for _ in range(PAIRINGS):
+                first, second = rng.permutation(drawn).reshape(2, m, -1)
+                differences = _differences_on_halves(
+                    second - first, rng, SPLITS_PER_SUPERSAMPLE // PAIRINGS
+                )
+                winner = (first.sum(axis=0) + differences).argmin(axis=1)
+                wins += np.bincount(winner, minlength=len(wins))
+            found.append(wins / wins.sum())
+        return np.array(found)
 
     def _conditional_information(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """I(W;U | supersample) and I(losses of W;U | supersample), one value per supersample, bias
@@ -253,18 +284,20 @@ class LadderExperiment:
         return conditional, evaluated
 
 
-def _differences_on_halves(difference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sums (splits, R) of the rows of a difference (m, R) for which a fair coin shows heads."""
+def _differences_on_halves(
+    difference: np.ndarray, rng: np.random.Generator, n_splits: int
+) -> np.ndarray:
+    """Sums (n_splits, R) of the rows of a difference (m, R) for which a fair coin shows heads."""
     m = len(difference)
     if m <= TOSSED_ONE_BY_ONE:
-        takes_second = rng.integers(0, 2, (SPLITS_PER_SUPERSAMPLE, m))
+        takes_second = rng.integers(0, 2, (n_splits, m))
         return takes_second.astype(np.float32) @ difference.astype(np.float32)
     rows, times, _ = merge_rows(difference)
     rows = rows.astype(float)
     n_together = max(1, HEADS_AT_ONCE // len(rows))
     sums = []
-    for start in range(0, SPLITS_PER_SUPERSAMPLE, n_together):
-        n = min(n_together, SPLITS_PER_SUPERSAMPLE - start)
+    for start in range(0, n_splits, n_together):
+        n = min(n_together, n_splits - start)
         sums.append(rng.binomial(times, 0.5, (n, len(rows))) @ rows)
     return np.concatenate(sums)
 

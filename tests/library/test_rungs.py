@@ -142,6 +142,15 @@ def test_leave_out_bounds_hold_for_every_number_left_out(case):
     assert (np.diff([*informations, mutual]) >= -1e-12).all()
 
 
+@pytest.mark.parametrize("case", [0, 3, 7])
+def test_the_ladder_estimates_what_leaving_out_half_tells(case):
+    """Beside all supersamples of 2m points and all halves of them."""
+    losses, m, alpha = CASES[case]
+    exact = bounds.leave_out_bound(left_out_information(losses, m, m, alpha), m, m)
+    found = LadderExperiment(losses, m, n_datasets=20).further(alpha)["leave_out_bound"]
+    assert found == pytest.approx(exact, rel=0.15)
+
+
 @pytest.mark.parametrize(("m", "k"), [(1, 1), (2, 1), (1, 4), (3, 3), (5, 2), (4, 8)])
 def test_the_variance_proxy_of_leaving_out(m, k):
     """log E exp(s (mean of k - mean of the other m)) <= v s^2 / 2 for every 0-1 pattern, with v of
@@ -235,6 +244,11 @@ def test_every_bound_has_a_kind():
     assert public - others == set(bounds.RUNG_KINDS) - {"xu_raginsky_bound_sigma_1"}
     ladder = bound_ladder(CASES[0][0], 0.7, 4, n_datasets=20)
     assert set(ladder.values) <= set(bounds.RUNG_KINDS)
+    further = LadderExperiment(CASES[0][0], 4, n_datasets=20).further(0.7)
+    kinds = {name: bounds.rung_kind(name) for name in ladder.values | further}
+    assert all(kinds[name] == bounds.RUNG_KINDS[name] for name in ladder.values)
+    assert kinds.pop("leave_out_bound") == bounds.BY_INFORMATION
+    assert {kinds[name] for name in further if name in kinds} == {bounds.BY_THE_GAP}
 
 
 def test_what_the_last_kind_looks_at_gives_the_gap(small):
@@ -283,6 +297,7 @@ def test_jensen_shannon_against_mpmath(q, nats):
         (lambda: bounds.private_gate_kl_bound(0.1, 4, 4, -1.0), "epsilon"),
         (lambda: bounds.private_gate_rademacher_bound(0.1, 4, 4, 1.0, 0.0), "delta"),
         (lambda: bounds.jensen_shannon_bound(-0.1, 0.5), "information"),
+        (lambda: bounds.rung_kind("an_unknown_bound"), "name"),
     ],
 )
 def test_bad_arguments_are_named(call, named):

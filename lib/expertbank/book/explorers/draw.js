@@ -44,12 +44,15 @@ export function pointsOf(series) {
   return series.x.map((x, i) => ({ x, y: series.y[i], top: series.top?.[i] }));
 }
 
-// Bars of several series stand side by side; they are as wide as their neighbours allow.
+// Bars of series that share a place stand side by side; all are as wide as their neighbours allow.
 function bars(panel, series, style) {
   const lying = panel.y.categories.length > 0;
   const [along, across] = lying ? ["y", "x"] : ["x", "y"];
-  const names = panel.series.filter((one) => one.kind === "bars").map((one) => one.name);
-  const gaps = series[along].slice(1).map((place, i) => Math.abs(place - series[along][i]));
+  const all = panel.series.filter((one) => one.kind === "bars");
+  const shares = (one) => one[along].some((place) => series[along].includes(place));
+  const names = all.filter(shares).map((one) => one.name);
+  const places = [...new Set(all.flatMap((one) => [...one[along]]))].sort((a, b) => a - b);
+  const gaps = places.slice(1).map((place, i) => place - places[i]);
   const width = (0.8 * (gaps.length ? Math.min(...gaps) : 1)) / names.length;
   const shift = (names.indexOf(series.name) - names.length / 2) * width;
   const foot = panel[across].scale === "log" ? panel[across].low : 0;

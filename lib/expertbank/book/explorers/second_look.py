@@ -26,7 +26,13 @@ from expertbank.book.explorers.common import (
 )
 from expertbank.book.explorers.explorer import Dial, Explorer
 from expertbank.book.explorers.scene import Axis, Mark, Panel, Reading, Scene, Series, Track
-from expertbank.bounds import xu_raginsky_bound
+from expertbank.bounds import (
+    BY_COUNTS,
+    BY_INFORMATION,
+    BY_THE_GAP,
+    rung_kind,
+    xu_raginsky_bound,
+)
 from expertbank.information import (
     kl_divergence,
     log_choices,
@@ -308,6 +314,15 @@ LADDER_NAMES = {
     "conditional_mi_bound": "conditional MI",
     "evaluated_cmi_bound": "evaluated CMI",
 }
+FURTHER_NAMES = {
+    "f_information_bound_squared_hellinger": "Hellinger information",
+    "f_information_bound_chi_square": "chi-square information",
+    "samplewise_kl_bound": "samplewise eCMI, kl",
+    "jensen_shannon_bound": "Jensen-Shannon",
+    "leave_out_bound": "leave-half-out MI",
+}
+ALL_NAMES = LADDER_NAMES | FURTHER_NAMES
+KIND_LOOKS = {BY_COUNTS: THIRD, BY_INFORMATION: FIRST, BY_THE_GAP: FOURTH}
 # every bound is computed at these, chapters' own among them, and interpolated between them
 LADDER_ALPHAS = np.arange(2, 21) / 20
 
@@ -329,12 +344,13 @@ class _Ladder:
         rows = []
         for alpha in LADDER_ALPHAS:
             rungs = experiment.at(float(alpha), errors=False)
-            multiples = [rungs.values[key] / rungs.gap for key in LADDER_NAMES]
+            values = rungs.values | experiment.further(float(alpha))
+            multiples = [values[key] / rungs.gap for key in ALL_NAMES]
             rows.append(np.log([*multiples, rungs.gap]))
         return PchipInterpolator(LADDER_ALPHAS, rows)
 
     def at(self, alpha: float, sample_size: float) -> tuple[np.ndarray, float]:
-        """Multiples of the gap, in the order of `LADDER_NAMES`, and the gap."""
+        """Multiples of the gap, in the order of `ALL_NAMES`, and the gap."""
         if sample_size in self.by_size:
             logs = self.by_alpha(int(sample_size))(alpha)
         else:
@@ -358,15 +374,18 @@ def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
     least = float(ladder.sizes[0])
     largest = float(ladder.sizes[-1])
     order = np.argsort(-ladder.at(1.0, largest)[0], kind="stable")
-    names = [list(LADDER_NAMES.values())[i] for i in order]
-    rows = np.arange(len(names))
+    names = [list(ALL_NAMES.values())[i] for i in order]
+    kinds = [rung_kind(list(ALL_NAMES)[i]) for i in order]
     x_axis = Axis("bound as a multiple of the gap", 0.9, 150, "log")
     y_axis = Axis("", -0.5, len(names) - 0.5, categories=tuple(names))
 
     def scene(alpha: float, sample_size: float = largest) -> Scene:
         found, gap = ladder.at(alpha, sample_size)
-        theorem = found[list(LADDER_NAMES).index("xu_raginsky_bound")] * gap
-        bars = Series("bound / gap", found[order], rows, "bars")
+        theorem = found[list(ALL_NAMES).index("xu_raginsky_bound")] * gap
+        bars = []
+        for kind, look in KIND_LOOKS.items():
+            rows = [row for row, its in enumerate(kinds) if its == kind]
+            bars.append(Series(f"by {kind}", found[order][rows], np.array(rows), "bars", look))
         marks = [Mark("the gap itself", 1, 0, "post", LIMIT)]
         readings = [
             Reading("information I(S;W)", 2 * sample_size * theorem**2, 3, "nats"),
@@ -375,11 +394,11 @@ def explore_ladder(experiments: Sequence[LadderExperiment] = ()) -> Explorer:
             Reading("Theorem 1 with σ = 1/2", theorem, 4),
             Reading("tightest bound", found.min() * gap, 4),
         ]
-        return Scene([Panel(x_axis, y_axis, [bars], marks)], readings)
+        return Scene([Panel(x_axis, y_axis, bars, marks)], readings)
 
     alt = (
-        "Bars on a logarithmic axis: each of fourteen bounds as a multiple of the gap, the loosest "
-        "on top."
+        f"Bars on a logarithmic axis: each of {len(ALL_NAMES)} bounds as a multiple of the gap, "
+        "the loosest on top, in three colours: by what a bound looks at."
     )
     alphas = (np.arange(10, 101) / 100).tolist()
     sizes = with_stops(np.rint(np.geomspace(least, largest, 53)), *ladder.sizes)
