@@ -374,10 +374,12 @@ def code_lines(path):
 # for what ships, 37 of commands.
 # Reference problems, how an answer is judged, and any solver run on them in a process of its own: 275
 # for what ships, 37 of commands.
+# A batch is counted in few passes, steps and windows too, and files say which steps they hold:
+# 430 in the routers.
 CAPS = {
     "core": 4281,
     "shipped": 1145,
-    "routers": 6850,
+    "routers": 7280,
     "training": 1720,
     "book": 5055,
     "reproduction": 722,

@@ -20,6 +20,7 @@ from expertbank.routers.formats import (
     read_routing,
     statistics_of,
 )
+from expertbank.routers.measures import max_violation
 from expertbank.routers.report import routing_report
 from expertbank.routers.report_page import html_page
 from expertbank.routers.statistics import RouterStatistics
@@ -58,7 +59,7 @@ def expected(routing, **room):
     statistics = RouterStatistics(E, K, **(room or ROOM))
     for layer in range(LAYERS):
         arrays = {key: array[layer] if key in MAIN else array for key, array in routing.items()}
-        statistics.update(layer, **arrays)
+        statistics.update(layer, step=-1, **arrays)
     return statistics
 
 
@@ -301,7 +302,7 @@ def test_vllm_requests(tmp_path, rng):
     position = np.concatenate([np.arange(len(array)) for array in arrays])
     for layer in range(LAYERS):
         labels = {"domain": domain[ids], "sequence": ids, "position": position}
-        statistics.update(layer, together[:, layer], **labels)
+        statistics.update(layer, together[:, layer], **labels, step=-1)
     np.savez(
         tmp_path / "v.npz",
         **{f"request_{i}": array for i, array in enumerate(arrays)},
@@ -432,9 +433,11 @@ def test_sglang_per_token(tmp_path, routing, torch):
             "position": routing["position"],
             "token": routing["token"],
             "domain": np.ones(N, int),
+            "step": np.searchsorted([20, 35, 36, 37, 38, 39], np.arange(N), "right"),
         }
         statistics.update(layer, routing["chosen"][layer], sequence=sequence, **labels)
     same(numbered(found), numbered(statistics))
+    assert statistics.layers[1].steps == 7  # two prefills and five decoded tokens
 
 
 @pytest.mark.parametrize("mode", ["stat", "per_pass"])
@@ -463,6 +466,9 @@ def test_sglang_counts_give_loads_only(tmp_path, rng, torch, mode):
     found = statistics_of(tmp_path / "s.pt")
     for layer, statistics in found.layers.items():
         np.testing.assert_array_equal(statistics.slots, logical[:, layer].sum(axis=0))
+        steps = [max_violation(load) for load in logical[:, layer]]  # a pass is one
+        assert statistics.steps == 4
+        assert statistics.mean_step_violation == pytest.approx(np.mean(steps))
         assert statistics.tokens == statistics.sequences == 0 and not statistics.pairs.any()
         [report] = routing_report(found, layers=[layer]).layers
         assert report.load == pytest.approx(statistics.slots / statistics.slots.sum())
@@ -981,7 +987,9 @@ def test_megatron_trace_with_logits(tmp_path, rng, torch, score):
     for layer, parts in kept.items():
         chosen, scores = (np.concatenate(part) for part in zip(*parts))
         share = 1 / (1 + np.exp(-scores)) if score == "sigmoid" else np.exp(scores)
-        wanted.update(layer, chosen, probabilities=share / share.sum(axis=1, keepdims=True))
+        probabilities = share / share.sum(axis=1, keepdims=True)
+        microbatch = np.arange(len(chosen)) // 4
+        wanted.update(layer, chosen, probabilities=probabilities, step=microbatch)
     same(found, wanted)
     # a piece is a step, and a folder is the trace without what stands beside it
     sizes = [len(arrays["chosen"]) for layer, arrays in read_routing(path) if layer == 1]
@@ -1062,6 +1070,34 @@ def test_tokens_per_expert_of_all_layers_and_of_one(tmp_path):
     )
     found = statistics_of(single)
     assert found.layers[4].slots.tolist() == [2, 3] and found.layers["last"].slots[0] == 3
+    # each line is a step of its own
+    assert found.layers[4].steps == 2
+    assert found.layers[4].mean_step_violation == pytest.approx((1 / 3 + 0) / 2)
+
+
+def test_many_steps_are_read_in_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("expertbank.routers.formats.tokens_per_expert.MOST_STEPS", 3)
+    loads = np.random.default_rng(0).integers(0, 9, (8, 4))
+    records = [{"layer": 0, "tokens_per_expert": load.tolist()} for load in loads]
+    path = write_lines(tmp_path / "a.jsonl", *records)
+    assert len(list(read_routing(path))) == 4
+    [layer] = statistics_of(path).layers.values()
+    assert layer.slots.tolist() == loads.sum(axis=0).tolist() and layer.steps == 8
+    assert layer.step_violation(1) == max(max_violation(load) for load in loads)
+
+
+def test_a_file_without_steps_is_cut_into_them_where_that_is_asked_for(tmp_path, routing):
+    np.savez(tmp_path / "a.npz", **routing)
+    assert statistics_of(tmp_path / "a.npz").layers[0].steps == 0
+    layer = statistics_of(tmp_path / "a.npz", step=8).layers[0]
+    counted = routing["chosen"][0][routing["mask"]]
+    assert len(counted) % 8 == 2  # of which nothing is made
+    loads = [np.bincount(counted[i : i + 8].ravel(), minlength=E) for i in range(0, 32, 8)]
+    assert layer.steps == 4
+    expected = np.mean([max_violation(load) for load in loads])
+    assert layer.mean_step_violation == pytest.approx(expected)
+    with pytest.raises(ValueError, match="step is 0"):
+        statistics_of(tmp_path / "a.npz", step=0)
 
 
 def test_tokens_per_expert_of_megatron_are_of_a_rank_alone(tmp_path):

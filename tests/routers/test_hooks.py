@@ -330,7 +330,10 @@ def test_batches_add_up_to_one_and_sequences_are_numbered_through(family):
     one, many = record(model, inputs, sizes=sizes), record(model, *parts, sizes=sizes)
     for layer, counted in one.layers.items():
         assert counted.sequences == 6 and counted.domains.sum() == counted.slots.sum()
+        assert counted.steps == 1 and many.layers[layer].steps == 3  # a forward is one
         for field, array in vars(counted).items():
+            if field in ("step_counts", "step_sums"):
+                continue
             np.testing.assert_allclose(
                 vars(many.layers[layer])[field], array, rtol=1e-5, err_msg=field
             )

@@ -2,9 +2,12 @@
 files, bad input."""
 
 import itertools
+import json
 import math
 import operator
+import tracemalloc
 from dataclasses import fields
+from pathlib import Path
 
 import dask
 import dask.bag
@@ -22,9 +25,11 @@ from expertbank.routers import (
     load_statistics,
     merge_statistics,
 )
+from expertbank.routers._counting import groups_of
 from expertbank.routers.statistics import KEPT
 from expertbank.shipped.manifest import REPOSITORY, check_file, read_manifest
 
+OLD_FILE = Path(__file__).with_name("statistics_before_steps.npz")
 E, K, D, P, V = 7, 3, 4, 5, 11
 SIZES = {"n_domains": D, "n_positions": P, "n_tokens": V}
 
@@ -51,6 +56,7 @@ def tokens(seed=0, n_sequences=30, length=6, empty=0.1):
         "sequence": np.repeat(1000 * seed + np.arange(n_sequences), length),
         "position": np.arange(n) % length - 1,  # the first has none
         "token": rng.integers(-1, V, n),
+        "step": np.repeat(np.arange(n_sequences), length),
         "mask": rng.random(n) < 0.9,
     }
 
@@ -133,6 +139,11 @@ def test_every_sum_is_that_of_a_loop_over_tokens():
     expected["sequence_entropy"] += sum(
         counts.sum() * entropy(counts / counts.sum()) for counts in by_sequence.values()
     )
+    for counts in by_sequence.values():  # each is a step here
+        violation = E * counts.max() / counts.sum() - 1
+        place = round(np.log(1 + violation) / np.log(E) * (len(layer.step_counts) - 1))
+        expected["step_counts"][place] += 1
+        expected["step_sums"][place] += violation
     for name, value in expected.items():
         np.testing.assert_allclose(
             getattr(layer, name), value, rtol=1e-12, atol=1e-12, err_msg=name
@@ -189,7 +200,7 @@ def test_sets_are_numbered_one_by_one(n_experts, k):
     statistics = RouterStatistics(n_experts, k)
     assert len(statistics.sets) == sum(math.comb(n_experts, size) for size in range(k + 1))
     np.testing.assert_array_equal(
-        statistics.set_numbering.numbers(statistics.sets), np.arange(len(statistics.sets))
+        statistics.set_numbering.numbers(statistics.sets.T), np.arange(len(statistics.sets))
     )
     rows = np.sort(statistics.sets, axis=1)
     assert len(np.unique(rows, axis=0)) == len(rows)
@@ -200,6 +211,216 @@ def test_too_many_sets_are_left_to_their_pairs():
     statistics.update(0, distinct(np.random.default_rng(0), 50, 64, 8))
     assert statistics.sets is None and statistics.layers[0].sets.size == 0
     assert statistics.layers[0].pairs.sum() == 50 * 8 * 7
+
+
+def dense(rng, n_experts, k, n):
+    """Full rows, many enough that tables are made and not cells."""
+    return {
+        "chosen": distinct(rng, n, n_experts, k),
+        "weights": rng.random((n, k)).astype(np.float32) + np.float32(0.01),
+        "probabilities": rng.dirichlet(np.ones(n_experts), n).astype(np.float32),
+        "position": rng.integers(-1, 6, n),
+        "domain": rng.integers(-1, 3, n),
+    }
+
+
+@pytest.mark.parametrize(("n_experts", "k"), [(5, 1), (6, 2), (6, 4), (64, 8)])
+@pytest.mark.parametrize("empty", [0, 0.2])
+def test_a_large_batch_gives_what_its_tokens_give_one_by_one(n_experts, k, empty):
+    """Tables of many tokens, and the cells of few, are made in different ways."""
+    rng = np.random.default_rng(k)
+    batch = dense(rng, n_experts, k, 3000)
+    batch["chosen"][rng.random(batch["chosen"].shape) < empty] = -1
+    whole = RouterStatistics(n_experts, k, n_domains=3, n_positions=6)
+    parts = RouterStatistics(n_experts, k, n_domains=3, n_positions=6)
+    whole.update(0, **batch, step=np.arange(3000))
+    for i in range(3000):
+        parts.update(0, **{name: values[i : i + 1] for name, values in batch.items()})
+    for name, array in vars(whole.layers[0]).items():
+        found = getattr(parts.layers[0], name)
+        np.testing.assert_allclose(found, array, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_single_precision_is_summed_in_double():
+    rng = np.random.default_rng(0)
+    batch = dense(rng, 64, 8, 20_000)
+    short = RouterStatistics(64, 8)
+    long = RouterStatistics(64, 8)
+    numbers = {name: batch[name] for name in ("chosen", "weights", "probabilities")}
+    short.update(0, **numbers)
+    wide = {name: batch[name].astype(float) for name in ("weights", "probabilities")}
+    rows = wide["probabilities"]
+    wide["probabilities"] = rows / rows.sum(axis=1, keepdims=True)
+    long.update(0, batch["chosen"], **wide)
+    for name, array in vars(long.layers[0]).items():
+        np.testing.assert_allclose(getattr(short.layers[0], name), array, rtol=3e-7, err_msg=name)
+    assert batch["weights"].dtype == np.float32  # and what was given is as it was
+    np.testing.assert_array_equal(batch["weights"], numbers["weights"])
+
+
+def test_what_is_given_is_never_written_to():
+    rng = np.random.default_rng(1)
+    for n in (1, 50):
+        batch = dense(rng, 6, 2, n)
+        batch["chosen"][0, 0] = -1
+        kept = {name: values.copy() for name, values in batch.items()}
+        for values in batch.values():
+            values.flags.writeable = False
+        counted = RouterStatistics(6, 2, n_domains=3, n_positions=6)
+        counted.update(0, **batch)
+        for name, values in kept.items():
+            np.testing.assert_array_equal(batch[name], values)
+
+
+def test_an_update_makes_no_table_that_is_larger_than_its_tokens():
+    """So a step of decoding costs the same whatever room there is for labels: bytes, no clock."""
+    peaks = []
+    for n_positions in (16, 65_536):
+        statistics = RouterStatistics(64, 8, n_domains=8, n_positions=n_positions, n_tokens=1000)
+        one = {"chosen": [list(range(8))], "domain": [1], "position": [3], "token": [5]}
+        statistics.update(0, **one)
+        tracemalloc.start()
+        statistics.update(0, **one)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 50_000 and abs(peaks[0] - peaks[1]) < 2_000
+    assert statistics.layers[0].positions[3, 1].sum() == 16
+
+
+@given(
+    arrays(np.int64, 40, elements=st.integers(-1, 9)),
+    st.booleans(),
+)
+def test_groups_are_numbered_in_their_order(label, is_sorted):
+    label = np.sort(label) if is_sorted else label
+    ids, index = groups_of(label)
+    assert ids.tolist() == sorted(set(label[label >= 0].tolist()))
+    assert all(index[i] == -1 if x < 0 else ids[index[i]] == x for i, x in enumerate(label))
+
+
+# --- steps ---
+
+
+def violations(loads):
+    return [len(load) * load.max() / load.sum() - 1 for load in loads]
+
+
+def test_quantiles_of_steps_are_those_of_their_exact_values():
+    rng = np.random.default_rng(0)
+    statistics = RouterStatistics(32, 4)
+    loads = []
+    for n in rng.integers(1, 200, 300):
+        chosen = distinct(rng, n, 32, 4, skew=np.linspace(0, 2, 32))
+        statistics.update(0, chosen)
+        loads.append(np.bincount(chosen.ravel(), minlength=32))
+    layer = statistics.layers[0]
+    exact = np.array(violations(loads))
+    assert layer.steps == 300
+    assert layer.mean_step_violation == pytest.approx(exact.mean(), rel=1e-12)
+    for share in (0, 0.05, 0.5, 0.95, 1):
+        wanted = np.quantile(exact, share, method="inverted_cdf")
+        # bins are even in log(1 + MaxVio)
+        width = np.log(32) / (len(layer.step_counts) - 1)
+        assert np.log1p(layer.step_violation(share)) == pytest.approx(np.log1p(wanted), abs=width)
+    assert len(loads) > 100 and layer.step_violation(1) >= layer.step_violation(0.5)
+
+
+def test_steps_within_a_batch_are_told_apart_and_empty_ones_are_none():
+    statistics = RouterStatistics(4, 2)
+    chosen = [[0, 1], [2, 3], [0, 1], [0, 1], [-1, -1], [2, 3]]
+    statistics.update(0, chosen, step=[0, 0, 7, 7, 9, -1])
+    layer = statistics.layers[0]
+    assert layer.steps == 2 and layer.tokens == 6
+    assert (layer.step_violation(0), layer.step_violation(1)) == (0, pytest.approx(1))
+    statistics.update(1, chosen, step=-1)
+    assert statistics.layers[1].steps == 0 and np.isnan(statistics.layers[1].step_violation(0.5))
+    statistics.update(2, [[-1, -1]])
+    assert statistics.layers[2].steps == 0
+    one = RouterStatistics(1, 1)
+    one.update(0, [[0], [0]])
+    assert one.layers[0].step_violation(1) == 0
+
+
+def test_the_maximum_over_a_run_hides_what_its_steps_pay():
+    """Two routers of the same load over the run; one sends each step to one half."""
+    even = RouterStatistics(8, 1)
+    waves = RouterStatistics(8, 1)
+    for i in range(20):
+        even.update(0, np.arange(64)[:, None] % 8)
+        waves.update(0, np.arange(64)[:, None] % 4 + 4 * (i % 2))
+    np.testing.assert_array_equal(even.layers[0].slots, waves.layers[0].slots)
+    assert even.layers[0].mean_step_violation == 0
+    assert waves.layers[0].mean_step_violation == pytest.approx(1)
+
+
+# --- windows ---
+
+
+def test_a_window_is_what_was_counted_in_it():
+    statistics = RouterStatistics(E, K, **SIZES)
+    statistics.update(0, **tokens(0))
+    statistics.update(0, **tokens(1))
+    before = statistics.copy()
+    statistics.update(0, **tokens(2))
+    statistics.update("new", **tokens(3))
+    window = statistics - before
+    alone = RouterStatistics(E, K, **SIZES)
+    alone.update(0, **tokens(2))
+    alone.update("new", **tokens(3))
+    for name, layer in alone.layers.items():
+        for field, array in vars(layer).items():
+            found = getattr(window.layers[name], field)
+            np.testing.assert_allclose(found, array, rtol=1e-9, err_msg=field)
+    assert window.layers[0].step_violation(1) == pytest.approx(
+        alone.layers[0].step_violation(1), rel=1e-9
+    )
+    assert_same(before + window, statistics)
+    assert (statistics - statistics).layers[0].tokens == 0
+
+
+@given(st.integers(0, 5), st.integers(3, 40))
+def test_a_window_added_again_gives_the_whole_also_of_kept_sequences(cut, n_kept):
+    parts = [tokens(seed) for seed in range(6)]
+    for part in parts[3:]:  # sequences that go on
+        part["sequence"] = part["sequence"] % 1000
+    early = (
+        counted(parts[:cut], n_kept=n_kept)
+        if cut
+        else RouterStatistics(E, K, **SIZES, n_kept=n_kept)
+    )
+    late = counted(parts, n_kept=n_kept)
+    window = late - early
+    assert_same(early + window, late)
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "message"),
+    [
+        ([tokens(0)], [tokens(1), tokens(2)], "layer 0 has counted less tokens than before"),
+        ([tokens(0, 60)], [tokens(1, 5)], "layer 0 "),
+    ],
+)
+def test_what_is_no_earlier_state_is_refused(later, earlier, message):
+    whole = counted(later)
+    with pytest.raises(ValueError, match=message):
+        whole - counted(earlier)
+    assert_same(whole, counted(later))
+
+
+def test_other_things_are_not_subtracted():
+    one = counted([tokens(0)])
+    with pytest.raises(ValueError, match="cannot subtract int from"):
+        one - 1
+    with pytest.raises(ValueError, match="both must be made with the same numbers"):
+        one - RouterStatistics(E, K)
+    other = RouterStatistics(E, K, **SIZES)
+    other.update("gone", **tokens(0))
+    with pytest.raises(ValueError, match="have a layer 'gone', the later have not"):
+        one - other
+    twice = {"chosen": [[0, 1, 2]], "domain": [0], "sequence": [1]}
+    again = {**twice, "sequence": [2]}
+    with pytest.raises(ValueError, match="no longer has the sequences that were kept before"):
+        counted([twice, twice]) - counted([again])
 
 
 # --- merging ---
@@ -329,6 +550,33 @@ def test_a_saved_file_comes_back_whole(tmp_path, contents):
     assert_same(again, statistics)
     again.update(0, **tokens(2))  # it goes on
     assert list(contents(tmp_path)) == ["routes.npz"]
+
+
+def test_a_file_of_an_earlier_version_loads_and_says_what_it_did_not_record():
+    """Written by `RouterStatistics.save` of commit 6e704e5, before steps were kept, of
+    `counted([tokens(0)])` without its steps."""
+    old = load_statistics(OLD_FILE)
+    batch = tokens(0)
+    now = counted([{**batch, "step": -1}])
+    assert_same(old, now)
+    assert old.layers[0].steps == 0
+    both = old + counted([batch])
+    assert both.layers[0].tokens == 2 * now.layers[0].tokens and both.layers[0].steps == 30
+    assert ((now + counted([tokens(1)])) - old).layers[0].steps == 30
+
+
+def test_a_file_of_a_later_version_is_refused_by_its_name(tmp_path):
+    counted([tokens(0)]).save(tmp_path / "now.npz")
+    with np.load(tmp_path / "now.npz") as archive:
+        content = dict(archive)
+    header = json.loads(str(content["header"]))
+    assert header["writer"].startswith("expertbank ")
+    header["format"] = "expertbank router statistics 9"
+    header["writer"] = "expertbank 99.1"
+    content["header"] = np.array(json.dumps(header))
+    np.savez(tmp_path / "later.npz", **content)
+    with pytest.raises(ValueError, match=r"statistics 9', written by expertbank 99\.1; allowed"):
+        load_statistics(tmp_path / "later.npz")
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, contents):

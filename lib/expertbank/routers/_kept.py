@@ -51,11 +51,21 @@ def keep_lowest(kept: Sequences, new: Sequences, seed: int) -> None:
     n = len(kept.ids)
     if not n:
         return
-    _, here, there = np.intersect1d(kept.ids, new.ids, return_indices=True)
-    kept.slots[here] += new.slots[there].astype(kept.slots.dtype)
-    differ = kept.domains[here] != new.domains[there]
-    kept.domains[here[differ]] = SEVERAL
-    unseen = np.delete(np.arange(len(new.ids)), there)
+    n_there = len(kept.there().ids)
+    here, is_there = _places(kept.ids[:n_there], new.ids)
+    here = here[is_there]
+    if len(here):
+        kept.slots[here] += new.slots[is_there].astype(kept.slots.dtype)
+        differ = kept.domains[here] != new.domains[is_there]
+        kept.domains[here[differ]] = SEVERAL
+    if len(here) == len(new.ids):
+        return
+    unseen = np.flatnonzero(~is_there)
+    n_all = n_there + len(unseen)
+    if n_all <= n and not (n_there and new.ids[unseen[0]] < kept.ids[n_there - 1]):
+        for array, incoming in zip(kept, new):  # there is room, and the order holds
+            array[n_there:n_all] = incoming[unseen]
+        return
     hashes = np.concatenate([_hash(kept.ids, seed), _hash(new.ids[unseen], seed)])
     lowest = np.argpartition(hashes, n - 1)[:n]
     coming = unseen[lowest[lowest >= n] - n]
@@ -67,6 +77,42 @@ def keep_lowest(kept: Sequences, new: Sequences, seed: int) -> None:
     order = np.where(kept.ids < 0, np.iinfo(np.int64).max, kept.ids).argsort()
     for array in kept:
         array[...] = array[order]
+
+
+def take_away(kept: Sequences, earlier: Sequences) -> bool:
+    """Leave of `kept`, in place, those that took slots after `earlier` was kept of the same
+    sequences, and these slots; False where `earlier` cannot have grown to it.
+
+    >>> kept = Sequences(np.array([3, 5]), np.array([0, 1]), np.array([[4], [2]]))
+    >>> take_away(kept, Sequences(np.array([3, -1]), np.array([0, -1]), np.array([[4], [0]])))
+    True
+    >>> kept.ids.tolist(), kept.slots.ravel().tolist()
+    ([5, -1], [2, 0])
+    """
+    before = earlier.there()
+    now = kept.there()
+    here, is_there = _places(now.ids, before.ids)
+    here = here[is_there]
+    is_full = len(now.ids) == len(kept.ids)
+    has_lost = not is_there.all() and not is_full
+    if has_lost or (now.slots[here] < before.slots[is_there]).any():
+        return False
+    now.slots[here] -= before.slots[is_there]
+    grown = np.ones(len(now.ids), bool)
+    grown[here] = now.slots[here].any(axis=1)
+    left = int(grown.sum())
+    for array, free in zip(kept, (-1, -1, 0)):
+        array[:left] = array[: len(grown)][grown]
+        array[left:] = free
+    return True
+
+
+def _places(ids: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where others (m,) stand or would stand among ascending ids, and whether they are there."""
+    place = np.searchsorted(ids, others)
+    if not len(ids):
+        return place, np.zeros(len(others), bool)
+    return place, ids[np.minimum(place, len(ids) - 1)] == others
 
 
 def _hash(ids: np.ndarray, seed: int) -> np.ndarray:

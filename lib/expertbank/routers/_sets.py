@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -36,18 +37,42 @@ class SetNumbering:
         self._binomials = scipy.special.comb(i, j).astype(np.int64)  # C(i, j), (E + 1, k + 1)
         self.n_sets = int(self._binomials[-1].sum())
 
-    def numbers(self, rows: np.ndarray) -> np.ndarray:
-        """Numbers (n,) of sets given as rows (n, k) in ascending order, empty slots (-1) first.
+    def numbers(self, columns: np.ndarray) -> np.ndarray:
+        """Numbers (n,) of sets given as columns (k, n) in ascending order, empty slots (-1) first.
 
-        >>> SetNumbering(n_experts=3, n_chosen=2).numbers(np.array([[-1, 2], [0, 1]])).tolist()
+        >>> SetNumbering(n_experts=3, n_chosen=2).numbers(np.array([[-1, 0], [2, 1]])).tolist()
         [3, 4]
         """
-        taken = rows >= 0
         smaller_sizes = np.concatenate([[0], self._binomials[-1].cumsum()])
-        first = smaller_sizes[taken.sum(axis=1)]
-        place = np.cumsum(taken, axis=1)
-        terms = np.where(taken, self._binomials[np.where(taken, rows, 0), place], 0)
-        return first + terms.sum(axis=1)
+        if not len(columns) or columns.min(initial=0) >= 0:
+            numbers = np.full(columns.shape[1], smaller_sizes[len(columns)])
+            for i, experts in enumerate(columns):
+                numbers += self._binomials[:, i + 1].take(experts)
+            return numbers
+        taken = columns >= 0
+        first = smaller_sizes[taken.sum(axis=0)]
+        place = np.cumsum(taken, axis=0)
+        terms = np.where(taken, self._binomials[np.where(taken, columns, 0), place], 0)
+        return first + terms.sum(axis=0)
+
+    def counts_of_pairs(self, empty: int, singles: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Counts by number where k is at most 2, of the tokens that took nothing, one expert (E,)
+        or two (E, E): the numbers run through the lower triangle.
+
+        >>> numbering = SetNumbering(n_experts=3, n_chosen=2)
+        >>> pairs = np.array([[0, 5, 6], [5, 0, 7], [6, 7, 0]])
+        >>> numbering.counts_of_pairs(1, np.array([2, 3, 4]), pairs).tolist()
+        [1, 2, 3, 4, 5, 6, 7]
+        """
+        parts = [[empty], singles]
+        if self.n_chosen == 2:
+            parts.append(pairs[self._below])
+        return np.concatenate(parts)
+
+    @cached_property
+    def _below(self) -> np.ndarray:
+        """(E, E) True below the diagonal."""
+        return np.tri(self.n_experts, k=-1, dtype=bool)
 
     def rows(self) -> np.ndarray:
         """All sets (sets, k) in the order of their numbers, -1 for an empty slot."""
@@ -58,4 +83,4 @@ class SetNumbering:
             empty = np.full((len(members), self.n_chosen - size), -1)
             parts.append(np.hstack([empty, members]))
         rows = np.vstack(parts)
-        return rows[np.argsort(self.numbers(rows))]
+        return rows[np.argsort(self.numbers(rows.T))]

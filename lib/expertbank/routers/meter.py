@@ -170,7 +170,7 @@ def _add_step(
 ) -> None:
     """Add the slots (B, E) of the rows of one forward, its tokens (1,) and its sum (E,) of
     probabilities."""
-    window.add_load(layer, slots.sum(axis=0))
+    window.add_load(layer, slots.sum(axis=0), is_step=True)
     counted = window.layers[layer]
     n_tokens = round(float(sums[0][0]))
     counted.add(tokens=n_tokens)

@@ -15,24 +15,41 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
-from expertbank._checks import as_count, check_size, sum_tolerance
-from expertbank._files import check_input, read_arrays, reading, write_atomically
-from expertbank.routers._batch import as_amounts, as_choices, as_integers, as_mask
-from expertbank.routers._kept import SEVERAL, Sequences, keep_lowest
+from expertbank._checks import as_count, as_number, check_size
+from expertbank._files import check_input, printable, read_arrays, reading, write_atomically
+from expertbank.routers._batch import as_integers, as_mask
+from expertbank.routers._counting import (
+    STEP_BINS,
+    Amounts,
+    Cells,
+    Columns,
+    as_columns,
+    cells_of,
+    choice_amounts,
+    counts_in,
+    groups_of,
+    probability_amounts,
+    sequence_sums,
+    step_amounts,
+    weight_amounts,
+)
+from expertbank.routers._kept import SEVERAL, Sequences, keep_lowest, take_away
 from expertbank.routers._sets import SetNumbering, number_of_sets
-from expertbank.routers.measures import routing_counts
 
 FILE_FORMAT = "expertbank router statistics 2"
 OLD_FORMAT = "expertbank router statistics 1"  # random relabellings in place of sequences
 MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above, only pairs are
 MOST_COUNTS = 2**30  # of one layer: 8 GB
 MOST = 2**53  # of a count, above which double precision skips some
+# what files of earlier versions did not count
+LATER = ("unrouted", "step_counts", "step_sums")
+SUM_ROUNDING = 1e-9  # of sums that are subtracted
 KEPT = ("kept_ids", "kept_domains", "kept_slots")  # the fields of a layer that do not add up
 # the argument of `RouterStatistics` that makes room for a label; a sequence needs none
 ROOM_FOR = {"domain": "n_domains", "position": "n_positions", "token": "n_tokens"}
@@ -101,6 +118,11 @@ class LayerStatistics:
     earlier version did not count them"""
     known_slots: np.ndarray
     """() slots of tokens whose domain and sequence are known"""
+    step_counts: np.ndarray
+    """(`STEP_BINS`,) steps by their MaxVio; none where a file of an earlier version did not count
+    them"""
+    step_sums: np.ndarray
+    """(`STEP_BINS`,) sums of their MaxVio"""
     unrouted: np.ndarray
     """() rows of files that held no route, cached, not captured or padding; counted nowhere else"""
     kept_ids: np.ndarray
@@ -111,8 +133,8 @@ class LayerStatistics:
     kept_slots: np.ndarray
     """(K, E) their slots, of tokens whose domain is known"""
 
-    def add(self, **amounts: ArrayLike) -> None:
-        """Add to the fields named, in place.
+    def add(self, **amounts: Any) -> None:
+        """Add to the fields named, in place: arrays, numbers, or `Cells`.
 
         >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
         >>> statistics.update(0, [[2]])
@@ -121,7 +143,38 @@ class LayerStatistics:
         [1, 0, 1]
         """
         for name, amount in amounts.items():
-            getattr(self, name)[...] += amount
+            field = getattr(self, name)
+            if isinstance(amount, Cells):
+                np.add.at(field.reshape(-1), amount.cells, amount.amounts)
+            else:
+                field[...] += amount
+
+    @property
+    def steps(self) -> int:
+        """Steps whose MaxVio was kept, those in which some expert served a slot."""
+        return int(self.step_counts.sum())
+
+    def step_violation(self, quantile: float) -> float:
+        """The quantile of the MaxVio of steps, the least that so large a share of them does not
+        exceed; nan where there are none. Of steps within 0.5 % of one another, their mean.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> statistics.update(0, [[0], [0], [1], [1]])
+        >>> statistics.update(0, [[1], [1]])
+        >>> statistics.layers[0].step_violation(0.5), statistics.layers[0].step_violation(1)
+        (0.0, 1.0)
+        """
+        share = as_number(quantile, "quantile", 0, 1)
+        if not self.steps:
+            return float("nan")
+        place = max(1, np.ceil(share * self.steps))
+        found = int(np.searchsorted(self.step_counts.cumsum(), place))
+        return float(self.step_sums[found] / self.step_counts[found])
+
+    @property
+    def mean_step_violation(self) -> float:
+        """Mean of the MaxVio of steps; nan where there are none."""
+        return float(self.step_sums.sum() / self.steps) if self.steps else float("nan")
 
     @property
     def kept(self) -> Sequences:
@@ -139,6 +192,39 @@ class LayerStatistics:
         sums = {name: array for name, array in vars(other).items() if name not in KEPT}
         self.add(**sums)
         keep_lowest(self.kept, other.kept.there(), seed)
+
+    def exclude(self, earlier: LayerStatistics, where: str) -> None:
+        """Take away what was counted before, in place. Raises ValueError, which begins with
+        `where`, for what cannot have grown to this.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> statistics.update(0, [[1]])
+        >>> before = statistics.copy()
+        >>> statistics.update(0, [[0]])
+        >>> statistics.layers[0].exclude(before.layers[0], "layer 0")
+        >>> statistics.layers[0].slots.tolist()
+        [1, 0]
+        """
+        for name, before in vars(earlier).items():
+            if name in KEPT:
+                continue
+            here = getattr(self, name)
+            is_count = before.dtype.kind == "i"
+            least = before if is_count else before * (1 - SUM_ROUNDING)
+            if name != "mixed_sequences" and (here < least).any():
+                raise ValueError(
+                    f"{where} has counted less {name.replace('_', ' ')} than before; only an "
+                    "earlier state of the same statistics can be subtracted"
+                )
+            here[...] -= before
+            if not is_count:  # what rounding leaves
+                here[here < SUM_ROUNDING * before] = 0
+        self.step_sums[self.step_counts == 0] = 0
+        if not take_away(self.kept, earlier.kept):
+            raise ValueError(
+                f"{where} no longer has the sequences that were kept before; only an earlier state "
+                "of the same statistics can be subtracted"
+            )
 
     @property
     def nbytes(self) -> int:
@@ -264,6 +350,7 @@ class RouterStatistics:
         sequence: ArrayLike | None = None,
         position: ArrayLike | None = None,
         token: ArrayLike | None = None,
+        step: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> None:
         """Count n tokens of a layer. A refused batch leaves the statistics as they were.
@@ -273,7 +360,9 @@ class RouterStatistics:
         by, >= 0, of any sum. `probabilities` (n, E): the router's softmax before the choice.
         `domain`, `sequence`, `position` and `token` (n,): integers, -1 for unknown; they are
         counted against `chosen`. **All tokens of a sequence must come in one update**: in all but
-        the null, what crosses updates would be two sequences. `mask` (n,): True for tokens that
+        the null, what crosses updates would be two sequences. `step` says which tokens were
+        computed at once, for the MaxVio of steps: None where all were, -1 where that is not known,
+        or integers (n,) that tell steps apart. `mask` (n,): True for tokens that
         count, False for padding. Raises ValueError for anything else, and says what is allowed.
 
         >>> statistics = RouterStatistics(n_experts=3, n_chosen=2)
@@ -283,7 +372,7 @@ class RouterStatistics:
         """
         arrays = {"chosen": chosen, "weights": weights, "probabilities": probabilities}
         labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
-        self.update_layers([(layer, {**arrays, **labels, "mask": mask})])
+        self.update_layers([(layer, {**arrays, **labels, "step": step, "mask": mask})])
 
     def update_layers(self, batches: Iterable[tuple[Layer, Mapping[str, Any]]]) -> None:
         """Count several layers, or none of them: pairs of a layer and keywords of `update`. Where
@@ -329,29 +418,35 @@ class RouterStatistics:
             )
         order = sequence.argsort()
         counted = self._layer(layer)
-        counted.add(**_sequence_amounts(slots + before))
+        counted.add(**sequence_sums(slots + before))
         earlier = np.broadcast_to(np.asarray(before), slots.shape)
-        counted.add(**{name: -amount for name, amount in _sequence_amounts(earlier).items()})
+        counted.add(**{name: -amount for name, amount in sequence_sums(earlier).items()})
         if domain is not None:
             domain = np.asarray(domain)[order]
             known = (domain >= 0) | (domain == SEVERAL)
             whole = Sequences(sequence[order][known], domain[known], slots[order][known])
             counted.add_sequences(whole, self.seed)
 
-    def add_load(self, layer: Layer, load: ArrayLike) -> None:
+    def add_load(self, layer: Layer, load: ArrayLike, is_step: bool = False) -> None:
         """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
-        nothing else of it. Raises ValueError for anything but counts.
+        nothing else of it. `is_step` says that they were computed at once, for the MaxVio of steps;
+        then they may be (S, E), those of each step. Raises ValueError for anything but counts.
 
         >>> statistics = RouterStatistics(n_experts=3, n_chosen=1)
         >>> statistics.add_load(0, [5, 0, 2])
         >>> statistics.layers[0].slots.tolist(), int(statistics.layers[0].tokens)
         ([5, 0, 2], 0)
         """
-        keep = np.ones(self.n_experts, bool)
-        slots = as_integers(load, "load", (self.n_experts,), keep, None)
-        if slots.min() < 0:
-            raise ValueError(f"load holds {slots.min()}; allowed are counts of slots, 0 and up")
-        self._layer(layer).add(slots=slots)
+        shape = (self.n_experts,)
+        if is_step and np.ndim(load) == 2:
+            shape = (np.shape(load)[0], self.n_experts)
+        steps = np.atleast_2d(as_integers(load, "load", shape, None, None))
+        if steps.min(initial=0) < 0:
+            raise ValueError(f"load holds {steps.min()}; allowed are counts of slots, 0 and up")
+        counted = self._layer(layer)
+        counted.add(slots=steps.sum(axis=0))
+        if is_step:
+            counted.add(**step_amounts(steps))
 
     def _amounts(
         self,
@@ -359,8 +454,9 @@ class RouterStatistics:
         weights: ArrayLike | None = None,
         probabilities: ArrayLike | None = None,
         mask: ArrayLike | None = None,
+        step: ArrayLike | None = None,
         **labels: ArrayLike | None,
-    ) -> tuple[dict[str, ArrayLike], Sequences | None]:
+    ) -> tuple[Amounts, Sequences | None]:
         """What a batch adds to the fields of a layer, and its sequences; checks it."""
         if chosen is None and probabilities is None:
             raise ValueError(
@@ -374,24 +470,26 @@ class RouterStatistics:
             )
         first: Any = probabilities if chosen is None else chosen
         n = np.shape(first)[0] if np.ndim(first) else 1
-        keep = as_mask(mask, n)
-        amounts: dict[str, ArrayLike] = {"tokens": int(keep.sum())}
+        keep = None if mask is None else as_mask(mask, n)
+        if keep is not None and keep.all():
+            keep = None
+        amounts: Amounts = {"tokens": n if keep is None else int(keep.sum())}
         whole = None
         if chosen is not None:
-            rows = as_choices(chosen, "chosen", n, self.n_experts, self.n_chosen, keep)
+            columns = as_columns(chosen, n, self.n_experts, self.n_chosen, keep)
             checked = {name: self._as_label(label, name, n, keep) for name, label in known.items()}
-            amounts |= self._choice_amounts(rows) | self._label_amounts(rows, checked)
-            whole = self._whole_sequences(rows, checked)
+            amounts |= choice_amounts(columns, self.n_experts, self.n_chosen, self.set_numbering)
+            amounts |= self._step_amounts(columns, step, n, keep, amounts["slots"])
+            of_labels, whole = self._label_amounts(columns, checked)
+            amounts |= of_labels
             if weights is not None:
-                kept_weights = as_amounts(weights, "weights", np.shape(chosen), keep)
-                amounts |= _weight_amounts(kept_weights, rows, self.n_experts)
+                shape = np.shape(chosen)
+                amounts |= weight_amounts(weights, columns, shape, keep, self.n_experts)
         if probabilities is not None:
-            shape = (n, self.n_experts)
-            kept_probabilities = as_amounts(probabilities, "probabilities", shape, keep)
-            amounts |= _probability_amounts(kept_probabilities, sum_tolerance(probabilities))
+            amounts |= probability_amounts(probabilities, (n, self.n_experts), keep)
         return amounts, whole
 
-    def _as_label(self, label: ArrayLike, name: str, n: int, keep: np.ndarray) -> np.ndarray:
+    def _as_label(self, label: ArrayLike, name: str, n: int, keep: np.ndarray | None) -> np.ndarray:
         """A label (n,) of the tokens to keep, below the room that was made for it."""
         argument = ROOM_FOR.get(name)
         if argument is None:
@@ -404,81 +502,94 @@ class RouterStatistics:
             )
         return as_integers(label, name, (n,), keep, room)
 
-    def _choice_amounts(self, rows: np.ndarray) -> dict[str, ArrayLike]:
-        """Amounts of rows (n, k'): sizes, slots, pairs, sets."""
-        e = self.n_experts
-        k = self.n_chosen
-        n, width = rows.shape
-        sorted_rows = np.hstack([np.full((n, k - width), -1), np.sort(rows, axis=1)])
-        upper = np.zeros((e, e), np.int64)
-        for i in range(k - 1):  # each expert with those of higher number
-            upper += routing_counts(sorted_rows[:, i + 1 :], sorted_rows[:, i], e, e)
-        amounts: dict[str, ArrayLike] = {
-            "sizes": np.bincount((rows >= 0).sum(axis=1), minlength=k + 1),
-            "slots": np.bincount(rows[rows >= 0], minlength=e),
-            "pairs": upper + upper.T,
-        }
-        numbering = self.set_numbering
-        if numbering is not None:
-            numbers = numbering.numbers(sorted_rows)
-            amounts["sets"] = np.bincount(numbers, minlength=numbering.n_sets)
-        return amounts
+    def _step_amounts(
+        self,
+        columns: Columns,
+        step: ArrayLike | None,
+        n: int,
+        keep: np.ndarray | None,
+        slots: np.ndarray,
+    ) -> Amounts:
+        """Amounts of the steps of a batch with these slots (E,)."""
+        if step is None:
+            return step_amounts(slots[None])
+        if np.ndim(step) == 0:
+            if step != -1:
+                raise ValueError(
+                    f"step is {step}; allowed are None, -1 for none, or numbers ({n},)"
+                )
+            return {}
+        steps, index = groups_of(as_integers(step, "step", (n,), keep, None))
+        return step_amounts(self._slots_by(columns, index, len(steps)))
+
+    def _slots_by(self, columns: Columns, label: np.ndarray, n_labels: int) -> np.ndarray:
+        """Slots (L, E) of each label (n,), -1 for unknown."""
+        cells = cells_of(columns, label, self.n_experts)
+        shape = (n_labels, self.n_experts)
+        return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
 
     def _label_amounts(
-        self, rows: np.ndarray, labels: dict[str, np.ndarray]
-    ) -> dict[str, ArrayLike]:
-        """Amounts of rows (n, k) with labels (n,): slots by domain, position, token and
-        sequence."""
-        amounts: dict[str, ArrayLike] = {}
+        self, columns: Columns, labels: dict[str, np.ndarray]
+    ) -> tuple[Amounts, Sequences | None]:
+        """Amounts of choices with labels (n,): slots by domain, position, token and sequence; and
+        the sequences for the null."""
+        e = self.n_experts
+        amounts: Amounts = {}
         domain = labels.get("domain")
         if domain is not None:
-            amounts["domains"] = routing_counts(rows, domain, self.n_domains, self.n_experts)
+            cells = cells_of(columns, domain, e)
+            amounts["domains"] = counts_in(cells, (self.n_domains, e))
         if "position" in labels:
-            amounts["positions"] = self._slots_by_position(rows, labels["position"], domain)
+            n_labels = max(self.n_domains, 1)
+            place = self._place(labels["position"], domain)
+            cells = cells_of(columns, place, e)
+            amounts["positions"] = counts_in(cells, (self.n_positions, n_labels, e))
         if "token" in labels:
-            counts = routing_counts(rows, labels["token"], self.n_tokens, self.n_experts)
-            amounts["token_slots"] = counts
-        if "sequence" in labels:
-            amounts |= self._sequence_amounts(rows, labels["sequence"])
-        return amounts
+            cells = cells_of(columns, labels["token"], e)
+            amounts["token_slots"] = counts_in(cells, (self.n_tokens, e))
+        if "sequence" not in labels:
+            return amounts, None
+        ids, index = groups_of(labels["sequence"])
+        slots = self._slots_by(columns, index, len(ids))
+        amounts |= sequence_sums(slots)
+        if domain is None:
+            return amounts, None
+        return amounts, self._whole_sequences(columns, domain, ids, index, slots)
 
-    def _slots_by_position(
-        self, rows: np.ndarray, position: np.ndarray, domain: np.ndarray | None
-    ) -> np.ndarray:
-        """Slots (P, max(D, 1), E) by position and domain; a token of unknown domain counts nowhere
-        where there are domains."""
-        n_labels = max(self.n_domains, 1)
+    def _place(self, position: np.ndarray, domain: np.ndarray | None) -> np.ndarray:
+        """The row of the table of positions and domains (n,), -1 for a token of unknown position,
+        and where there are domains, of unknown domain."""
         if self.n_domains == 0:
-            label = np.zeros_like(position)
-        elif domain is None:
-            label = np.full_like(position, -1)
-        else:
-            label = domain
-        known = (position >= 0) & (label >= 0)
-        cell = np.where(known, position * n_labels + label, -1)
-        counts = routing_counts(rows, cell, self.n_positions * n_labels, self.n_experts)
-        return counts.reshape(self.n_positions, n_labels, self.n_experts)
+            return position
+        if domain is None:
+            return np.full_like(position, -1)
+        place = position * self.n_domains + domain
+        if len(place) and (position.min() < 0 or domain.min() < 0):
+            place[(position < 0) | (domain < 0)] = -1
+        return place
 
-    def _sequence_amounts(self, rows: np.ndarray, sequence: np.ndarray) -> dict[str, ArrayLike]:
-        """Amounts of rows (n, k) in sequences (n,)."""
-        ids, index = np.unique(sequence, return_inverse=True)
-        index = np.where(sequence >= 0, index, -1)
-        return _sequence_amounts(routing_counts(rows, index, len(ids), self.n_experts))
-
-    def _whole_sequences(self, rows: np.ndarray, labels: dict[str, np.ndarray]) -> Sequences | None:
-        """The sequences of rows (n, k), and their slots, of tokens whose domain is known."""
-        if "domain" not in labels or "sequence" not in labels:
-            return None
-        domain = labels["domain"]
-        sequence = labels["sequence"]
-        known = (sequence >= 0) & (domain >= 0)
-        ids, index = np.unique(sequence[known], return_inverse=True)
+    def _whole_sequences(
+        self,
+        columns: Columns,
+        domain: np.ndarray,
+        ids: np.ndarray,
+        index: np.ndarray,
+        slots: np.ndarray,
+    ) -> Sequences:
+        """The sequences (S,) of tokens in them (n,), and their slots (S, E), of tokens whose domain
+        is known."""
+        known = (index >= 0) & (domain >= 0)
+        if not known.all():
+            slots = self._slots_by(columns, np.where(known, index, -1), len(ids))
+            domain = domain[known]
+            index = index[known]
         lowest = np.full(len(ids), self.n_domains)
         highest = np.full(len(ids), -1)
-        np.minimum.at(lowest, index, domain[known])
-        np.maximum.at(highest, index, domain[known])
-        slots = routing_counts(rows[known], index, len(ids), self.n_experts)
-        return Sequences(ids, np.where(lowest == highest, lowest, SEVERAL), slots)
+        np.minimum.at(lowest, index, domain)
+        np.maximum.at(highest, index, domain)
+        domains = np.where(lowest == highest, lowest, SEVERAL)
+        seen = highest >= 0
+        return Sequences(ids[seen], domains[seen], slots[seen])
 
     def _layer(self, name: Layer) -> LayerStatistics:
         """The statistics of a layer, made where it is new."""
@@ -506,6 +617,8 @@ class RouterStatistics:
             "sets": (0 if self.set_numbering is None else self.set_numbering.n_sets,),
             "domains": (d, e),
             "positions": (self.n_positions, max(d, 1), e),
+            "step_counts": (STEP_BINS,),
+            "step_sums": (STEP_BINS,),
             "token_slots": (self.n_tokens, e),
             "kept_ids": (n_kept,),
             "kept_domains": (n_kept,),
@@ -523,12 +636,7 @@ class RouterStatistics:
         >>> one.merge(one).layers[0].slots.tolist()
         [2, 2]
         """
-        if not isinstance(other, RouterStatistics) or other.configuration != self.configuration:
-            found = getattr(other, "configuration", type(other).__name__)
-            raise ValueError(
-                f"cannot merge {found} into {self.configuration}; both must be made with the same "
-                "numbers"
-            )
+        self._check_alike(other, "merge", "into")
         merged = RouterStatistics(**self.configuration)
         for part in (self, other):
             for name, layer in part.layers.items():
@@ -538,10 +646,63 @@ class RouterStatistics:
 
     __add__ = merge
 
+    def since(self, earlier: RouterStatistics) -> RouterStatistics:
+        """What was counted after `earlier`, a state of the same statistics: also as `self -
+        earlier`. Added to `earlier` again it gives these statistics.
+
+        Everything is a difference of sums, the MaxVio of steps too, so that a window's largest is
+        that of its own steps. A sequence that goes on from before counts where it began; of the
+        kept ones, those are kept that took slots in between. Raises ValueError where `earlier`
+        cannot have grown to this.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> statistics.update(0, [[0], [0], [1]])
+        >>> before = statistics.copy()
+        >>> statistics.update(0, [[1]])
+        >>> window = (statistics - before).layers[0]
+        >>> window.slots.tolist(), window.step_violation(1)
+        ([0, 1], 1.0)
+        """
+        self._check_alike(earlier, "subtract", "from")
+        gone = [name for name in earlier.layers if name not in self.layers]
+        if gone:
+            raise ValueError(f"the earlier statistics have a layer {gone[0]!r}, the later have not")
+        window = RouterStatistics(**self.configuration)
+        window.heard = dict(self.heard)
+        for name, layer in self.layers.items():
+            counted = window._layer(name)
+            counted.include(layer, self.seed)
+            if name in earlier.layers:
+                counted.exclude(earlier.layers[name], f"layer {name!r}")
+        return window
+
+    __sub__ = since
+
+    def copy(self) -> RouterStatistics:
+        """The state that it is in now, to subtract later.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> before = statistics.copy()
+        >>> statistics.update(0, [[0]])
+        >>> list(before.layers)
+        []
+        """
+        return merge_statistics([RouterStatistics(**self.configuration), self])
+
+    def _check_alike(self, other: Any, verb: str, preposition: str) -> None:
+        """Raise ValueError for what was not made with the same numbers."""
+        if not isinstance(other, RouterStatistics) or other.configuration != self.configuration:
+            found = getattr(other, "configuration", type(other).__name__)
+            raise ValueError(
+                f"cannot {verb} {found} {preposition} {self.configuration}; both must be made with "
+                "the same numbers"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one npz, all of it or nothing; `load_statistics` reads it back. No pickles."""
         names = list(self.layers)
         header = {"format": FILE_FORMAT, "sizes": self.configuration, "layers": names}
+        header["writer"] = _writer()
         header["heard"] = [self.heard.get(name) for name in names]
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
         for i, layer in enumerate(self.layers.values()):
@@ -574,8 +735,9 @@ def load_statistics(path: str | os.PathLike[str]) -> RouterStatistics:
     """Read what `RouterStatistics.save` wrote; ValueError for any other file, or a damaged one,
     FileNotFoundError for none.
 
-    Files of the first format hold random relabellings in place of sequences. They are read, and the
-    report says what can be said of so few; added to other statistics or saved again they lose them.
+    Files of earlier versions hold no MaxVio of steps, which is not recorded then. Those of the
+    first format hold random relabellings in place of sequences. They are read, and the report says
+    what can be said of so few; added to other statistics or saved again they lose them.
 
     >>> from tempfile import TemporaryDirectory
     >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
@@ -601,7 +763,11 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> RouterStatistics:
         sizes = {name: size for name, size in sizes.items() if name != "relabellings"}
         sizes["n_kept"] = 0
     elif header["format"] != FILE_FORMAT:
-        raise ValueError(f"its format is {header['format']!r}")
+        raise ValueError(
+            f"its format is {header['format']!r}, written by "
+            f"{printable(header.get('writer', 'a version that does not say'))}; allowed are "
+            f"{FILE_FORMAT!r} and {OLD_FORMAT!r}"
+        )
     statistics = RouterStatistics(**sizes)
     for i, name in enumerate(map(_as_layer, header["layers"])):
         found = {}
@@ -609,9 +775,9 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> RouterStatistics:
             if is_old and field in ("mixed_sequences", "known_slots", *KEPT):
                 found[field] = np.zeros(shape, _type_of(field))
                 continue
-            array = arrays.get(f"{i}.{field}") if field == "unrouted" else arrays[f"{i}.{field}"]
-            if array is None:  # not counted when the file was written
-                array = np.zeros(shape, _type_of(field))
+            if field in LATER and f"{i}.{field}" not in arrays:
+                arrays[f"{i}.{field}"] = np.zeros(shape, _type_of(field))
+            array = arrays[f"{i}.{field}"]
             if array.shape != shape or array.dtype != _type_of(field):
                 raise ValueError(f"{field} is {array.dtype} of shape {array.shape}, not {shape}")
             found[field] = array
@@ -646,6 +812,14 @@ def _check_counts(field: str, array: np.ndarray) -> None:
         raise ValueError(f"{field} holds what cannot be counted: below 0, NaN or above {MOST:.0e}")
 
 
+def _writer() -> str:
+    """What writes files: a page that loads the library has no package of it."""
+    try:
+        return f"expertbank {version('expertbank')}"
+    except PackageNotFoundError:
+        return "expertbank"
+
+
 def _as_layer(name: Any) -> Layer:
     """The name of a layer; ValueError for anything else."""
     if isinstance(name, np.integer):
@@ -659,56 +833,6 @@ def _type_of(field: str) -> type:
     """Of the numbers in a field of a layer: counts, or sums of what is no count."""
     if field == "kept_slots":
         return np.int32
-    is_sum = field.startswith(("weight_", "probability_")) or field == "sequence_entropy"
+    is_sum = field.startswith(("weight_", "probability_"))
+    is_sum |= field in ("sequence_entropy", "step_sums")
     return np.float64 if is_sum else np.int64
-
-
-# --- amounts of a batch ---
-
-
-def _sequence_amounts(counts: np.ndarray) -> dict[str, Any]:
-    """Amounts of sequences with slots (S, E)."""
-    slots = counts.sum(axis=1)
-    entropy = -scipy.special.entr(slots).sum() + scipy.special.entr(counts).sum()
-    return {
-        "sequences": int((slots > 0).sum()),
-        "sequence_slots": counts.sum(axis=0),
-        "sequence_cells": int((counts > 0).sum()),
-        "sequence_entropy": float(entropy),
-    }
-
-
-def _weight_amounts(weights: np.ndarray, rows: np.ndarray, n_experts: int) -> dict[str, ArrayLike]:
-    """Amounts of weights (n, k) of the experts in rows (n, k)."""
-    weights = np.where(rows >= 0, weights, 0)
-    sums = weights.sum(axis=1)
-    served = (rows >= 0).any(axis=1)
-    if (sums[served] <= 0).any():
-        raise ValueError(
-            "weights of a token that took experts sum to 0; mask such tokens or leave weights out"
-        )
-    share = weights[served] / sums[served, None]
-    taken = rows[served] >= 0
-    return {
-        "weighted": int(served.sum()),
-        "weight_sum": float(sums[served].sum()),
-        "weight_load": np.bincount(rows[served][taken], share[taken], n_experts),
-        "weight_entropy": float(scipy.special.entr(share).sum()),
-    }
-
-
-def _probability_amounts(probabilities: np.ndarray, tolerance: float) -> dict[str, ArrayLike]:
-    """Amounts of probabilities (n, E), scaled to sum to 1 exactly where they nearly do."""
-    sums = probabilities.sum(axis=1)
-    worst = float(np.abs(sums - 1).max(initial=0))
-    if worst > tolerance:
-        raise ValueError(
-            f"probabilities have a row that sums to 1 +- {worst:.3g}; allowed are rows that sum to "
-            "1: take the softmax of logits, divide a sigmoid router's scores by their sum"
-        )
-    share = probabilities / sums[:, None]
-    return {
-        "probable": len(share),
-        "probability_sum": share.sum(axis=0),
-        "probability_entropy": float(scipy.special.entr(share).sum()),
-    }

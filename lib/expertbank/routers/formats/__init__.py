@@ -124,6 +124,7 @@ def statistics_of(
     columns: Mapping[str, str | None] | None = None,
     domains: Iterable[str] | None = None,
     by_file: bool = False,
+    step: int | None = None,
 ) -> RouterStatistics:
     """Statistics of any number of files and folders, in bounded memory; see `RouterStatistics` for
     the sizes.
@@ -131,12 +132,13 @@ def statistics_of(
     `domain` is that of everything in these files, for formats that know none. What is None is taken
     from the files, which are read twice for it: `n_experts` from probabilities or a header (vLLM's
     arrays have neither: give it), `n_chosen` from the rows, `n_domains` from the largest domain.
-    Positions and tokens are counted where room is made for them. Counts give loads alone.
-
-    `layers` are those to read. `columns` renames columns of npz and parquet, as {"topk": "chosen",
+    Positions and tokens are counted where room is made for them. Counts give loads alone. `layers`
+    are those to read. `columns` renames columns of npz and parquet, as {"topk": "chosen",
     "text": None}; None leaves one out. `domains` are the names of the domains in their order, by
     default all that are found, by the alphabet: give them where parts are to be added. A sequence
-    that two files have is refused; `by_file` says that each file numbers its own. Rows without a
+    that two files have is refused; `by_file` says that each file numbers its own. `step` is how
+    many tokens, in their order, were computed at once, for the MaxVio of steps where a file does
+    not say; without it, such a file has none; what is left over is no step. Rows without a
     route (cached, not captured, padding) are left out and counted as `LayerStatistics.unrouted`.
     Raises as `read_routing` does, where no file says how many experts there are, where none has a
     route, and where ranks of one group hold the same tokens.
@@ -152,9 +154,7 @@ def statistics_of(
     paths = _as_paths(path, format)
     if all(_format_of(each, format, asked).load is not None for each in paths):
         return _sum_of_saved(paths, format, asked)
-    sizes = _Sizes(n_experts, n_chosen, n_domains)
-    if None in (n_experts, n_chosen, n_domains):
-        sizes = _sizes_in(paths, format, asked, sizes, domain)
+    sizes = _sizes_in(paths, format, asked, _Sizes(n_experts, n_chosen, n_domains), domain)
     asked.domains.close()
     asked = replace(asked, n_experts=sizes.n_experts)
     statistics = RouterStatistics(
@@ -166,7 +166,7 @@ def statistics_of(
         n_kept=n_kept,
         seed=seed,
     )
-    _Count(statistics, asked, format, domain, by_file).of(paths)
+    _Count(statistics, asked, format, domain, by_file, step).of(paths)
     return statistics
 
 
@@ -266,12 +266,14 @@ class _Count:
         format: str | None,
         domain: int | None,
         by_file: bool,
+        step: int | None,
     ):
         self.statistics = statistics
         self.asked = asked
         self.format = format
         self.domain = domain
         self.by_file = by_file
+        self.step = None if step is None else as_count(step, "step")
         self.unrouted: dict[Layer, int] = {}
         self.without_room = {
             name for name, room in ROOM_FOR.items() if not getattr(statistics, room)
@@ -354,9 +356,22 @@ class _Count:
             cells = statistics.n_experts * (statistics.n_experts + statistics.n_domains)
             check_memory(8 * cells * n_layers, path.stat().st_size)
             if "load" in arrays:
-                statistics.add_load(layer, arrays["load"])
+                load = arrays["load"] if piece.steps is None else piece.steps
+                statistics.add_load(layer, load, is_step=piece.steps is not None)
             else:
-                statistics.update(layer, **counted)
+                statistics.update(layer, **counted, step=self._steps(piece))
+
+    def _steps(self, piece: Piece) -> np.ndarray | int:
+        """Which tokens (n,) of a piece were computed at once; -1 where that is not known."""
+        if piece.steps is not None:
+            return piece.steps
+        if self.step is None:
+            return -1
+        n = len(next(iter(piece.arrays.values())))
+        place = (piece.arrays.get("mask", np.ones(n, bool)) > 0).cumsum() - 1
+        steps = place // self.step
+        n_whole = (place[-1] + 1) // self.step
+        return np.where(steps < n_whole, steps, -1)
 
 
 def _sum_of_saved(paths: list[Path], format: str | None, asked: Asked) -> RouterStatistics:
@@ -388,6 +403,8 @@ def _sizes_in(
     paths: list[Path], format: str | None, asked: Asked, given: _Sizes, domain: int | None
 ) -> _Sizes:
     """Experts, chosen ones at most, and domains, as the files say where they are not given."""
+    if None not in vars(given).values():
+        return given
     experts = set() if given.n_experts is None else {given.n_experts}
     n_chosen = 1
     n_domains = 0 if domain is None else domain + 1

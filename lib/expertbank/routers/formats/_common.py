@@ -35,6 +35,9 @@ class Piece(NamedTuple):
     """E, where the file says it"""
     unrouted: int = 0
     """rows that hold no route, which the mask leaves out"""
+    steps: np.ndarray | None = None
+    """(n,) numbers that tell apart which tokens were computed at once; of loads, (S, E) that of
+    each step; None where the file does not say"""
 
     @property
     def is_empty(self) -> bool:
@@ -238,11 +241,13 @@ def routed_piece(
     may_drop: bool = False,
 ) -> Piece:
     """A piece of rows (n, k) of which some hold no route: all -1 where none was captured, or all 0,
-    which no k > 1 distinct experts are. `missing` (n,) marks more of them.
+    which no k > 1 distinct experts are. `missing` (n,) marks more of them. `step` among the labels
+    tells apart which tokens were computed at once.
 
     Rows with some of their experts missing are damaged, unless the writer `may_drop` slots.
     """
     labels = dict(labels)
+    steps = labels.pop("step", None)
     keep = labels.get("mask", np.ones(len(chosen), bool))
     none = (chosen == -1).all(axis=1)
     if not may_drop and ((chosen < 0).any(axis=1) & ~none).any():
@@ -254,7 +259,7 @@ def routed_piece(
     n_missing = int((none & keep).sum())
     if n_missing:
         labels["mask"] = keep & ~none
-    return Piece(layer, {"chosen": chosen, **labels}, n_experts, n_missing)
+    return Piece(layer, {"chosen": chosen, **labels}, n_experts, n_missing, steps)
 
 
 class Request(NamedTuple):

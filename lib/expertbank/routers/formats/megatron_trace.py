@@ -44,6 +44,7 @@ def read_megatron(path: Path, asked: Asked) -> Iterator[Piece]:
     """
     waiting: dict[tuple[Layer, int | None], list[Arrays]] = {}
     n_waiting = 0
+    n_records = 0  # each is a microbatch, which is computed at once
     step = None
     scores: dict[int, str] = {}  # of the ranks: softmax or sigmoid
     for where, record in records_of(path):
@@ -52,6 +53,8 @@ def read_megatron(path: Path, asked: Asked) -> Iterator[Piece]:
             continue
         arrays, n_experts = _arrays_of(path, where, record, scores)
         n = len(arrays["chosen"])
+        arrays["step"] = np.full(n, n_records)
+        n_records += 1
         if record.get("step") != step or n_waiting + n > _common.BATCH:
             yield from _together(path, waiting)
             waiting = {}

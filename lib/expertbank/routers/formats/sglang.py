@@ -51,7 +51,7 @@ def read_sglang(path: Path, asked: Asked) -> Iterator[Piece]:
         )
     if "logical_count" in content:
         counts = integers_of(path, "logical_count", content["logical_count"], 3)
-        yield from _loads(counts.sum(axis=0, dtype=np.int64), asked)
+        yield from _loads(counts, asked)
         return
     records = content["records"]
     logical = content.get(MAP_KEY)
@@ -77,32 +77,34 @@ def read_sglang(path: Path, asked: Asked) -> Iterator[Piece]:
 
 
 def _loads(counts: np.ndarray, asked: Asked) -> Iterator[Piece]:
-    """Loads from counts (layers, E); a layer without any is a dense one."""
-    for layer, load in enumerate(counts):
+    """Loads from counts (passes, layers, E); a layer without any is a dense one. One row of counts
+    is taken to be of the whole recording, several to be of a pass each."""
+    for layer, load in enumerate(counts.sum(axis=0, dtype=np.int64)):
         if load.any() and asked.wants(layer):
-            yield Piece(layer, {"load": load}, len(load))
+            steps = counts[:, layer] if len(counts) > 1 else None
+            yield Piece(layer, {"load": load}, len(load), steps=steps)
 
 
 def _logical_counts(
     path: Path, records: list[dict[str, Any]], logical: np.ndarray | None
 ) -> np.ndarray:
-    """Counts (layers, E) of logical experts over all passes; `logical` (layers, physical experts)
-    is the map."""
-    total = np.int64(0)  # the recorder counts in int32, which many passes overflow
-    for record in records:
-        total = total + integers_of(path, COUNTS_KEY, record.get(COUNTS_KEY), 2).astype(np.int64)
-    total = np.asarray(total)
+    """Counts (passes, layers, E) of logical experts; `logical` (layers, physical experts) is the
+    map."""
+    passes = [integers_of(path, COUNTS_KEY, record.get(COUNTS_KEY), 2) for record in records]
+    shape = passes[0].shape
     if logical is None:
-        logical = np.broadcast_to(np.arange(total.shape[1]), total.shape)
-    if logical.shape != total.shape:
+        logical = np.broadcast_to(np.arange(shape[1]), shape)
+    if any(counts.shape != logical.shape for counts in passes):
         raise ValueError(
-            f"{path}: {COUNTS_KEY} has shape {total.shape}, the map {logical.shape}; allowed is "
+            f"{path}: {COUNTS_KEY} has shape {shape}, the map {logical.shape}; allowed is "
             "(layers, experts)"
         )
     n_experts = int(logical.max()) + 1
-    loads = np.zeros((len(total), n_experts), np.int64)
-    for load, names, counts in zip(loads, logical, total):
-        np.add.at(load, names, counts)
+    # the recorder counts in int32, which many passes overflow
+    loads = np.zeros((len(passes), len(logical), n_experts), np.int64)
+    for layer, names in enumerate(logical):
+        counts = np.stack([each[layer] for each in passes])
+        np.add.at(loads[:, layer].T, names, counts.T)
     return loads
 
 
@@ -120,11 +122,12 @@ def _choices(
         parts: list[Arrays] = []
         for record in (records[i] for i in group):
             tokens, n_sequences = _tokens_of_record(path, record, sequence)
+            tokens["step"] = np.full(len(tokens["token"]), len(parts))  # a pass is one
             sequence += n_sequences
             parts.append(tokens)
         labels = {
             name: np.concatenate([tokens[name] for tokens in parts])
-            for name in ("sequence", "position", "token")
+            for name in ("sequence", "position", "token", "step")
         }
         ids = np.concatenate([tokens["chosen"] for tokens in parts], axis=1)  # (layers, n, 8)
         # the recorder always keeps room for 8

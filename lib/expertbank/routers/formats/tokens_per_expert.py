@@ -13,6 +13,7 @@ from expertbank.routers.formats._common import Asked, Format, Piece
 from expertbank.routers.formats._json_lines import Record, count_at, first_record, records_of
 from expertbank.routers.statistics import Layer
 
+MOST_STEPS = 1024  # that are kept together
 _KEYS = ("tokens_per_expert", "tpe")
 
 
@@ -34,7 +35,7 @@ def read_tokens_per_expert(path: Path, asked: Asked) -> Iterator[Piece]:
     >>> [(piece.layer, piece.arrays["load"].tolist()) for piece in pieces]
     [(0, [4, 0, 2]), (1, [1, 1, 4])]
     """
-    total: dict[Layer, np.ndarray] = {}
+    found: dict[Layer, list[np.ndarray]] = {}
     is_part = False
     for where, record in records_of(path):
         is_part = "tpe" in record
@@ -43,26 +44,35 @@ def read_tokens_per_expert(path: Path, asked: Asked) -> Iterator[Piece]:
                 continue
             load = _counts(where, counts, 2 if is_part else 1)
             load = load.sum(axis=0) if is_part else load
-            if layer in total and len(total[layer]) != len(load):
+            steps = found.setdefault(layer, [])
+            if steps and len(steps[0]) != len(load):
                 raise ValueError(
-                    f"{where}: layer {layer} has {len(load)} experts, {len(total[layer])} before"
+                    f"{where}: layer {layer} has {len(load)} experts, {len(steps[0])} before"
                 )
-            total[layer] = total.get(layer, np.int64(0)) + load
-    for layer, load in total.items():
-        if load.any():
-            yield (
-                _piece(path, layer, load, asked)
-                if is_part
-                else Piece(layer, {"load": load}, len(load))
-            )
+            steps.append(load)
+            if len(steps) == MOST_STEPS:
+                yield from _piece(path, layer, steps, is_part, asked)
+                found[layer] = [np.zeros_like(load)]
+    for layer, steps in found.items():
+        yield from _piece(path, layer, steps, is_part, asked)
 
 
-def _piece(path: Path, layer: Layer, load: np.ndarray, asked: Asked) -> Piece:
-    """Counts of a rank's own experts in their place among all."""
+def _piece(
+    path: Path, layer: Layer, steps: list[np.ndarray], is_part: bool, asked: Asked
+) -> Iterator[Piece]:
+    """The counts of some steps, nothing where there are none; those of a rank's own experts in
+    their place among all, whose steps are not known."""
+    load = np.sum(steps, axis=0)
+    if not load.any():
+        return
+    if not is_part:
+        yield Piece(layer, {"load": load}, len(load), steps=np.array(steps))
+        return
     n_own = len(load)
     n_experts = asked.n_experts
     if n_experts is None:
-        return Piece(layer, {"load": load})
+        yield Piece(layer, {"load": load})
+        return
     found = re.fullmatch(r"rank(\d{1,9})", path.stem)
     if n_experts % n_own or (found is None and n_own < n_experts):
         raise ValueError(
@@ -73,7 +83,7 @@ def _piece(path: Path, layer: Layer, load: np.ndarray, asked: Asked) -> Piece:
     first = rank % (n_experts // n_own) * n_own
     whole = np.zeros(n_experts, np.int64)
     whole[first : first + n_own] = load
-    return Piece(layer, {"load": whole})
+    yield Piece(layer, {"load": whole})
 
 
 def _loads_of(where: str, record: Record) -> Iterator[tuple[Layer, Any]]:
