@@ -15,14 +15,14 @@ DRIVER = Path(__file__).with_suffix(".mjs")
 NPM = ROOT / "chapters" / "_ext"
 
 
-def visits(plan: list[tuple[str, list[list]]], size: str = "desktop") -> list[dict]:
-    """What each visit gave, an address with steps: see `firefox.mjs`."""
+def visits(plan: list[tuple[str, list[list], str]]) -> list[dict]:
+    """What each visit gave, an address with steps at a size: see `firefox.mjs`."""
     firefox = shutil.which("firefox-esr") or shutil.which("firefox")
     if firefox is None:
         skip_or_fail("no Firefox on this machine: install Debian's firefox-esr")
     if not (NPM / "node_modules" / "puppeteer-core").is_dir():
         skip_or_fail("puppeteer-core is missing: `make book` gets it from npm")
-    asked = [{"address": address, "size": SIZES[size], "steps": steps} for address, steps in plan]
+    asked = [{"address": to, "size": SIZES[size], "steps": steps} for to, steps, size in plan]
     command = ["node", DRIVER, NPM, firefox]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

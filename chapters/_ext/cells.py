@@ -1,7 +1,8 @@
 """The code cells of a chapter, for the button "Run this page here".
 
-A page has the button alone. What it loads when it is pressed, the cells as JSON and the module that
-runs them in the worker of `live.py`, lies in `_local/cells/`.
+A page has the button alone. What it loads when it is pressed, the cells as JSON and the script that
+runs them in the worker of `live.py`, lies in `_local/cells/`. It is no module, which a page from
+disk may not load.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ PACKAGE = re.compile(r"node_modules/((?:@[^/]+/)?[^/]+)/")
 BUTTON = """\
 <p class="run-page"><button type="button" data-live="{live}/" data-cells="{cells}" hidden>\
 Run this page here</button> <span role="status"></span></p><script>(b => {{
-  if (!/^http/.test(location.protocol)) return;
   b.hidden = false;
   const words = e => b.nextElementSibling && (b.disabled = false, b.nextElementSibling.textContent =
     `This page cannot run here: ${{e.message}}. Press again to try again.`);
-  const at = new URL("{module}", document.baseURI);
-  b.onclick = () => import(at).then(m => m.begin(b)).catch(words);
+  b.onclick = () => {{
+    const s = document.createElement("script");
+    s.src = "{script}";
+    s.onload = () => expertbankCells.begin(b).catch(words);
+    s.onerror = () => words(Error("cells.js could not be loaded"));
+    document.head.append(s);
+  }};
 }})(document.querySelector(".run-page button"))</script>
 """
 
@@ -76,23 +81,23 @@ def offer(app, pagename, templatename, context, doctree):
     button = BUTTON.format(
         live=escape(place(place_of(app.live_folder), resource=True)),
         cells=escape(place(f"{FOLDER}/{Path(pagename).name}.json", resource=True)),
-        module=place(f"{FOLDER}/cells.mjs", resource=True),
+        script=place(f"{FOLDER}/cells.js", resource=True),
     )
     context["body"] = body[:first] + button + body[first:]
 
 
 def bundle(app, exception):
-    """Bundle the module that the button loads, and say under which licences its parts stand."""
+    """Bundle the script that the button loads, and say under which licences its parts stand."""
     if exception is not None or app.builder.name != "html" or app.live_folder is None:
         return
     folder = Path(app.outdir) / FOLDER
     with tempfile.TemporaryDirectory() as notes:
         made_of = Path(notes, "made_of.json")
         command = ["npm", "run", "--silent", "cells", "--prefix", str(carrier.HERE), "--"]
-        command += [f"--outfile={folder / 'cells.mjs'}", f"--metafile={made_of}"]
+        command += [f"--outfile={folder / 'cells.js'}", f"--metafile={made_of}"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            words = f"the module that runs cells cannot be bundled: {done.stderr[-800:]}"
+            words = f"the script that runs cells cannot be bundled: {done.stderr[-800:]}"
             raise ExtensionError(words)
         parts = json.loads(made_of.read_text())["inputs"]
     (folder / "LICENCES.txt").write_text("\n\n".join(licences(parts)))

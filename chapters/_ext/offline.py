@@ -3,7 +3,7 @@
     python chapters/_ext/offline.py SITE OUT.zip
 
 A page that was opened from disk may neither fetch files nor start a worker from one. What "Any
-value" loads is therefore there as scripts, each with one file, compressed and as text: see
+value" and cells load is therefore there as scripts, each with one file, compressed and as text: see
 lib/expertbank/book/explorers/from_disk.js. The same site gives the same bytes.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import base64
 import gzip
 import json
+import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -21,9 +22,14 @@ from pathlib import Path
 import carrier
 
 TOP = "expertbank-book"
-# what only a server, a crawler or a developer asks for; cells run on pages of a server alone
+# what only a server, a crawler or a developer asks for
 NOT_READ = ("404.html", ".buildinfo", ".nojekyll", "sitemap.xml", "robots.txt", "*.map")
-NOT_READ += ("_local/cells/*", "_local/live/*/later/*")
+# what a script hands over, and the name by which a page asks for it
+HANDED_OVER = (
+    r"_local/live/\w+/([^/]+)",
+    r"_local/live/\w+/later/(.+)",
+    r"_local/cells/([^/]+\.json)",
+)
 
 
 def as_script(name: str, content: bytes) -> bytes:
@@ -34,13 +40,13 @@ def as_script(name: str, content: bytes) -> bytes:
 
 def members(site: Path) -> Iterator[tuple[str, bytes]]:
     """The files of the book by their place in the zip."""
-    live = {path.parent for path in site.glob("_local/live/*/live.json")}
     for path in site.rglob("*"):
         place = path.relative_to(site).as_posix()
         if not path.is_file() or any(fnmatch(place, pattern) for pattern in NOT_READ):
             continue
-        if path.parent in live:
-            yield f"{TOP}/{place}.js", as_script(path.name, path.read_bytes())
+        found = [match[1] for match in (re.fullmatch(one, place) for one in HANDED_OVER) if match]
+        if found:
+            yield f"{TOP}/{place}.js", as_script(found[0], path.read_bytes())
         else:
             yield f"{TOP}/{place}", path.read_bytes()
 

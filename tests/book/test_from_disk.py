@@ -3,6 +3,8 @@ Firefox; and Firefox on the book from a server."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import sys
@@ -23,6 +25,8 @@ import carrier
 import offline
 
 MOVES = 30
+# the pages that hold most on a phone
+ON_A_PHONE = LECTURES[:6]
 # milliseconds that a move takes at most on an idle machine
 MOVE = 150
 # formulas, formulas with errors, pixels that the page is too wide, fonts and pictures not loaded
@@ -76,6 +80,33 @@ ANSWERED = "document.querySelector('[data-part=table]').dataset.stage === 'ready
 FACTS = "document.querySelector('[data-part=facts]').innerText"
 SAID = "2,000 inputs, 25 experts"
 
+# "Run this page here": an exercise is answered, before which the cells of the chapter run; the
+# answer takes what is loaded for cells alone
+CELLS = "chapters/gate.html"
+OFFERED = "document.querySelector('.run-page button').click()"
+OPENED = "!!document.querySelector('.run-bar')"
+ANSWER = (
+    "from scipy import stats; from expertbank.shipped.bank import load_family; "
+    "print(stats.norm.cdf(0).round(1), len(load_family('grid')))"
+)
+WRITE = f"""(document.querySelector('.run-try .cm-content').focus(),
+  document.execCommand('insertText', false, {json.dumps(ANSWER)}),
+  document.querySelector('.run-try .run-line button').click())"""
+RAN = "['ready', 'failed', 'off'].includes(document.querySelector('.run-bar').dataset.state)"
+OUTCOME = """(() => {
+  const words = selector => [...document.querySelectorAll(selector)].map(one => one.textContent);
+  return [words('.run-bar [role=status]')[0].replace(/ in .*/, ''), words('[role=alert]'),
+    words('.run-try .run-results')[0], words('.run-sketch svg').length > 0, words('.run-changed')];
+})()"""
+
+
+def ran(book):
+    """What is to be seen after it."""
+    [place] = book.glob("_local/cells/gate.json*")
+    packed = re.search(r'"([^"]*)";$', place.read_text().strip())
+    content = gzip.decompress(base64.b64decode(packed[1])) if packed else place.read_bytes()
+    return [f"Ran {len(json.loads(content)['cells']) + 1} cells", [], "0.5 3\n", True, []]
+
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
@@ -88,10 +119,14 @@ def book(tmp_path_factory):
     return folder / offline.TOP
 
 
+def is_live(book):
+    return bool(list(book.glob("_local/live/*/live.json.js")))
+
+
 @pytest.fixture(scope="module")
 def live_book(book):
     """The same, where it holds what any value needs."""
-    if not list(book.glob("_local/live/*/live.json.js")):
+    if not is_live(book):
         skip_or_fail("the site was built without what any value needs: see `make book`")
     return book
 
@@ -125,6 +160,13 @@ def test_the_same_site_gives_the_same_zip(tmp_path, monkeypatch):
     (site / "404.html").write_text("<p>of a server</p>")
     (live / "live.json").write_text('{"files": {}}')
     (live / "worker.mjs").write_text("serve()")
+    for place in (
+        "_local/live/key/later/data/a.npz",
+        "_local/cells/a.json",
+        "_local/cells/cells.js",
+    ):
+        (site / place).parent.mkdir(parents=True, exist_ok=True)
+        (site / place).write_text(f"content of {place}")
     carrier.write_zip(tmp_path / "one.zip", offline.members(site))
     monkeypatch.setattr("time.time", lambda: 2e9)
     (live / "worker.mjs").touch()
@@ -133,8 +175,20 @@ def test_the_same_site_gives_the_same_zip(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "one.zip") as packed:
         names = packed.namelist()
         assert {entry.date_time for entry in packed.infolist()} == {carrier.DATE}
-    place = f"{offline.TOP}/_local/live/key"
-    assert names == [f"{place}/live.json.js", f"{place}/worker.mjs.js", f"{offline.TOP}/index.html"]
+        handed = packed.read(f"{offline.TOP}/_local/live/key/later/data/a.npz.js")
+    # a script where a page from disk may not fetch, by the name that the page asks for
+    assert names == [
+        f"{offline.TOP}/{place}"
+        for place in (
+            "_local/cells/a.json.js",
+            "_local/cells/cells.js",
+            "_local/live/key/later/data/a.npz.js",
+            "_local/live/key/live.json.js",
+            "_local/live/key/worker.mjs.js",
+            "index.html",
+        )
+    ]
+    assert handed.startswith(b'expertbankFiles["data/a.npz"] = "')
 
 
 def test_every_link_of_the_zip_leads_to_a_file(book):
@@ -238,69 +292,107 @@ def test_chromium_computes_on_a_table_from_disk(tab, live_book):
     assert tab.evaluate(FACTS).startswith(SAID)
 
 
+def test_chromium_runs_the_cells_of_a_page_from_disk(tab, live_book):
+    tab.goto((live_book / CELLS).as_uri(), wait_until="load")
+    tab.evaluate(OFFERED)
+    tab.wait_for_function(OPENED)
+    tab.evaluate(WRITE)
+    tab.wait_for_function(RAN, timeout=600_000)
+    assert tab.evaluate(OUTCOME) == ran(live_book)
+
+
 def test_a_book_without_the_scripts_says_how_to_get_them(tab, site):
     tab.goto((HTML / "chapters" / "bsc.html").as_uri(), wait_until="load")
     tab.evaluate(BEGIN)
     tab.wait_for_function(f"{STATE} === 'off'")
     assert "`make offline`" in tab.evaluate(WORDS)
-    tab.problems.remove("Failed to load resource: net::ERR_FILE_NOT_FOUND")
+    tab.evaluate(OFFERED)
+    tab.get_by_text("This page cannot run here: bsc.json could not be loaded: `make off").wait_for()
+    for _ in range(2):
+        tab.problems.remove("Failed to load resource: net::ERR_FILE_NOT_FOUND")
 
 
 # --- Firefox, from a server and from disk ---
 
-ROOTS = ["http", "disk"]
+ANY_VALUE = ["bsc", "blahut_arimoto"]
 
 
-@pytest.fixture(scope="module", params=ROOTS)
-def root(request, site, book):
-    """The address of the book, and whether it is on a server."""
-    return site if request.param == "http" else book.as_uri()
+def of_static_pages():
+    """Visits by what is looked at."""
+    slider = ".explorer-dial input"
+    press = ["press", slider, "ArrowRight"]
+    moves = [["wait", SVG, 10_000], ["evaluate", READINGS], press, press, ["evaluate", READINGS]]
+    listed = "document.querySelectorAll('#search-results li a').length"
+    found = [["wait", listed, 10_000], ["evaluate", listed]]
+    whole = [["evaluate", WHOLE]]
+    return {
+        "desktop": [(f"{name}.html", whole, "desktop") for name in PAGES],
+        "phone": [(f"chapters/{name}.html", whole, "phone") for name in ON_A_PHONE],
+        "explorers": [(f"chapters/{name}.html", moves, "desktop") for name in WITH_EXPLORER],
+        "search": [("search.html?q=alphabet", found, "desktop")],
+    }
 
 
-def seen(root, plan, **options):
-    """What Firefox found, after checking that nothing went wrong and no other host was asked."""
-    found = firefox.visits([(f"{root}/{place}", steps) for place, steps in plan], **options)
+def of_live_pages():
+    """Visits where the library itself is loaded."""
+    ready = ["evaluate", f"[{STATE}, {WORDS}, {SECONDS}]"]
+    moves = [["evaluate", BEGIN], ["wait", SETTLED, 240_000], ready, ["evaluate", LATENCIES]]
+    example = [["evaluate", EXAMPLE], ["wait", ANSWERED, 240_000], ["evaluate", FACTS]]
+    cells = [["evaluate", OFFERED], ["wait", OPENED, 60_000], ["evaluate", WRITE]]
+    cells += [["wait", RAN, 600_000], ["evaluate", OUTCOME]]
+    return {
+        "any value": [(f"chapters/{name}.html", moves, "desktop") for name in ANY_VALUE],
+        "table": [("chapters/your_experts.html", example, "desktop")],
+        "cells": [(CELLS, cells, "desktop")],
+    }
+
+
+@pytest.fixture(scope="module", params=["http", "disk"])
+def seen(request, site, book):
+    """What one start of Firefox finds at the book, on a server or on the disk, by what is looked
+    at."""
+    root = site if request.param == "http" else book.as_uri()
+    plans = of_static_pages()
+    if is_live(book):
+        plans |= of_live_pages()
+    visits = [(f"{root}/{place}", *how) for plan in plans.values() for place, *how in plan]
+    found = firefox.visits(visits)
     own = (root, "data:", "blob:")
     for visit in found:
-        assert visit["problems"] == [], visit["address"]
-        assert all(url.startswith(own) for url in visit["asked"]), visit["asked"]
-    return found
+        foreign = [url for url in visit["asked"] if not url.startswith(own)]
+        visit["problems"] += [f"asked for {url}" for url in foreign]
+    left = iter(found)
+    return {name: [next(left) for _ in plan] for name, plan in plans.items()}
+
+
+def gave(seen, name):
+    """What each visit of a kind gave, after checking that nothing went wrong and no other host was
+    asked."""
+    assert {visit["address"]: visit["problems"] for visit in seen[name] if visit["problems"]} == {}
+    return [visit["gave"] for visit in seen[name]]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_firefox_shows_every_page(root, size):
-    # the pages that hold most on a phone
-    names = PAGES if size == "desktop" else [f"chapters/{name}" for name in LECTURES[:6]]
-    found = seen(root, [(f"{name}.html", [["evaluate", WHOLE]]) for name in names], size=size)
-    states = dict(zip(names, (visit["gave"] for visit in found)))
-    assert {name: state for name, state in states.items() if state != [IS_WHOLE]} == {}
+def test_firefox_shows_every_page(seen, size):
+    assert [state for state in gave(seen, size) if state != [IS_WHOLE]] == []
 
 
-def test_firefox_moves_every_explorer_and_searches(root):
-    slider = ".explorer-dial input"
-    press = ["press", slider, "ArrowRight"]
-    steps = [["wait", SVG, 10_000], ["evaluate", READINGS], press, press, ["evaluate", READINGS]]
-    plan = [(f"chapters/{name}.html", steps) for name in WITH_EXPLORER]
-    listed = "document.querySelectorAll('#search-results li a').length"
-    plan.append(("search.html?q=alphabet", [["wait", listed, 10_000], ["evaluate", listed]]))
-    *moved, searched = seen(root, plan)
-    for name, visit in zip(WITH_EXPLORER, moved):
-        assert visit["gave"][1] != visit["gave"][-1], name
-    assert searched["gave"][-1] >= 1
+def test_firefox_moves_every_explorer_and_searches(seen):
+    for name, (_, before, *_, after) in zip(WITH_EXPLORER, gave(seen, "explorers"), strict=True):
+        assert before != after, name
+    assert gave(seen, "search")[0][-1] >= 1
 
 
-def test_firefox_takes_any_value(root, live_book, request):
-    names = ["bsc", "blahut_arimoto"]
-    ready = ["evaluate", f"[{STATE}, {WORDS}, {SECONDS}]"]
-    steps = [["evaluate", BEGIN], ["wait", SETTLED, 240_000], ready, ["evaluate", LATENCIES]]
-    for name, visit in zip(names, seen(root, [(f"chapters/{name}.html", steps) for name in names])):
-        state, words, seconds = visit["gave"][2]
+@pytest.mark.usefixtures("live_book")
+def test_firefox_takes_any_value(seen, request):
+    visits = gave(seen, "any value")
+    for name, (_, _, (state, words, seconds), moved) in zip(ANY_VALUE, visits, strict=True):
         assert state == "ready", words
-        taken, fields, shown = visit["gave"][3]
+        taken, fields, shown = moved
         is_that_of_the_library(name, fields, shown)
         say_time(
             request,
-            f"any value of {name} in Firefox from {root.partition(':')[0]}: {seconds:.0f} s to "
+            f"any value of {name} in Firefox, {request.node.callspec.id}: {seconds:.0f} s to "
             f"ready, the slowest move {max(taken):.0f} ms, the median {median(taken):.0f}",
             median(taken),
             MOVE,
@@ -308,7 +400,11 @@ def test_firefox_takes_any_value(root, live_book, request):
 
 
 @pytest.mark.usefixtures("live_book")
-def test_firefox_computes_on_a_table(root):
-    steps = [["evaluate", EXAMPLE], ["wait", ANSWERED, 240_000], ["evaluate", FACTS]]
-    [visit] = seen(root, [("chapters/your_experts.html", steps)])
-    assert visit["gave"][-1].startswith(SAID)
+def test_firefox_computes_on_a_table(seen):
+    [found] = gave(seen, "table")
+    assert found[-1].startswith(SAID)
+
+
+def test_firefox_runs_the_cells_of_a_page(seen, live_book):
+    [found] = gave(seen, "cells")
+    assert found[-1] == ran(live_book)

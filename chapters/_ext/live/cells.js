@@ -8,6 +8,7 @@ import { EditorView, keymap } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 
 import { render } from "../../../lib/expertbank/book/explorers/explorer.js";
+import { fileOf } from "../../../lib/expertbank/book/explorers/from_disk.js";
 import { connect, dialOn } from "../../../lib/expertbank/book/explorers/live.js";
 import drawing from "../../../lib/expertbank/book/explorers/explorer.css";
 import style from "./cells.css";
@@ -284,7 +285,7 @@ class Page {
     this.busy = true;
     this.stopping.disabled = false;
     this.line.dataset.state = "busy";
-    const own = (this.session ??= connect(this.base, (said) => this.report(said), (words) => this.stop(words)));
+    const own = (this.session ??= connect(this.base, (said) => this.report(said), (words) => this.stop(words), true));
     const last = this.cells.includes(goal) ? this.cells.indexOf(goal) : this.cells.length - 1;
     const due = this.cells.slice(0, last + 1).filter((cell) => anew || cell === goal || !cell.ran);
     if (!this.cells.includes(goal)) due.push(goal);
@@ -343,9 +344,9 @@ class Page {
 
 export async function begin(button) {
   button.disabled = true;
-  const answer = await fetch(new URL(button.dataset.cells, document.baseURI));
-  if (!answer.ok) throw new Error(`the cells of this page could not be loaded (${answer.status})`);
+  const [, folder, name] = /^(.*\/)(.*)$/.exec(new URL(button.dataset.cells, document.baseURI).href);
+  const content = await fileOf(folder, name);
   document.head.append(made("style", drawing + style));
-  const page = new Page(button, await answer.json());
+  const page = new Page(button, JSON.parse(new TextDecoder().decode(content)));
   addEventListener("pagehide", () => page.session && page.stop(GONE));
 }

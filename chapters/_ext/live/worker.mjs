@@ -124,7 +124,9 @@ export function answer(pyodide, question, notebook, say) {
 // that hands them over.
 function inFolder() {
   const base = new URL("./", import.meta.url).href;
-  return { base, plain: self.fetch.bind(self), at: (name) => base + name };
+  // it is loaded when a cell opens it
+  const lay = (FS, folder, name, place) => FS.createLazyFile(folder, name, `${base}later/${place}`, true, false);
+  return { base, plain: self.fetch.bind(self), at: (name) => base + name, lay };
 }
 
 function handedOver(files) {
@@ -134,11 +136,12 @@ function handedOver(files) {
     return new Response(files[name], { status: name in files ? 200 : 404, headers: { "Content-Type": type } });
   };
   const at = (name) => URL.createObjectURL(new Blob([files[name]], { type: "text/javascript" }));
-  return { base: "file:///", plain, at };
+  const lay = (FS, folder, name, place) => FS.writeFile(`${folder}/${name}`, new Uint8Array(files[place]));
+  return { base: "file:///", plain, at, lay };
 }
 
 async function serve() {
-  let base = "";
+  let source = null;
   const waiting = new Map();
   let pyodide = null;
   let notebook = null;
@@ -155,9 +158,7 @@ async function serve() {
     waiting.delete(key);
     try {
       const write = (kind, text) => postMessage({ id: now, kind, text });
-      // it is loaded when a cell opens it
-      const lay = (folder, name, place) =>
-        pyodide.FS.createLazyFile(folder, name, `${base}later/${place}`, true, false);
+      const lay = (...given) => source.lay(pyodide.FS, ...given);
       if (asked.ask === "run") notebook ??= withCells(pyodide, later, lay, write);
       now = asked.id;
       postMessage({ id: asked.id, answer: answer(pyodide, asked, notebook, write) });
@@ -178,9 +179,8 @@ async function serve() {
     setTimeout(next);
   };
   try {
-    const source = import.meta.url.startsWith("data:") ? handedOver(await given) : inFolder();
-    const { plain, at } = source;
-    base = source.base;
+    source = import.meta.url.startsWith("data:") ? handedOver(await given) : inFolder();
+    const { base, plain, at } = source;
     const listed = await plain(`${base}live.json`);
     if (!listed.ok) throw new Error(`live.json could not be loaded (${listed.status})`);
     const report = (progress) => postMessage({ progress });

@@ -5,11 +5,12 @@ import { startWorker } from "./from_disk.js";
 import { escape } from "./panel.js";
 
 const megabytes = (bytes) => Math.round(bytes / 1e6);
-const shown = (value) => Number(value.toPrecision(6));
+// as many digits as a slider has places
+const shown = (value) => Number(value.toPrecision(4));
 
 // A worker that answers questions; `report` hears how far it is, `fail` what went wrong for good, `hear` what is said
-// of a question before its answer.
-export function connect(base, report, fail) {
+// of a question before its answer; `runsCells` says that cells are among the questions.
+export function connect(base, report, fail, runsCells = false) {
   const asked = new Map();
   let ended = false;
   const answered = ({ data }) => {
@@ -22,7 +23,7 @@ export function connect(base, report, fail) {
     if (data.error) reject?.(new Error(data.error));
     if (data.answer) resolve?.(JSON.parse(data.answer));
   };
-  const started = startWorker(base).then((worker) => {
+  const started = startWorker(base, runsCells).then((worker) => {
     worker.onerror = (event) => fail(event.message || "worker.mjs could not be loaded");
     worker.onmessage = answered;
     return worker;
@@ -76,7 +77,11 @@ export function dialOn(box, { description, unit, ...dial }, onMove) {
     const words = scale.names?.[scale.place(now)] ?? spoken(now);
     slider.setAttribute("aria-valuetext", words);
     if (!scale.any) field.textContent = words;
-    else if (document.activeElement !== field) field.value = now;
+    else if (document.activeElement !== field) {
+      // the value in use keeps its digits, which the field's title has
+      field.value = scale.whole ? now : shown(now);
+      field.title = field.valueAsNumber === now ? "" : now;
+    }
     return words;
   };
 }
