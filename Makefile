@@ -18,8 +18,8 @@ TEST := $(VENV)/.test
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 SBOM := build/sbom
 
-.PHONY: help book check test chapter page references bank specialists family gates testbed router-model \
-  reproduce batch-sizes report reference-set benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
+.PHONY: help book check test chapter page references bank specialists family gates testbed router-model in-network small-banks fashion \
+  reproduce batch-sizes report reference-set reference-peers removals selection benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,18 @@ testbed: $(TRAIN)  ## train the grid of the routing testbed anew into build/test
 router-model: $(TEST)  ## train the small mixture of experts anew into build/router-model (resumes; 15 minutes)
 	expertbank train router-model --download --out build/router-model
 
+in-network: $(TRAIN)  ## train the networks of sensors anew into build/in-network (resumes; half an hour)
+	expertbank train in-network --download --out build/in-network
+
+small-banks: $(TRAIN)  ## train the small banks on MNIST-1D anew into build/small-banks (resumes; 4 minutes)
+	expertbank train small-banks --out build/small-banks
+
+fashion: $(TRAIN)  ## train bank, specialists, family and gates of Fashion-MNIST into build (resumes; 45 minutes)
+	expertbank train mnist --data fashion --download --no-weights
+	expertbank train specialists --data fashion --download --no-weights
+	expertbank train family --data fashion --download
+	expertbank train gates --data fashion --download --banks build/banks
+
 reproduce: $(TEST) $(BUNDLE)  ## make the shipped results again and say what is the same: 10 minutes, QUICK=1 in 2
 	expertbank reproduce --download $(if $(QUICK),--quick)
 
@@ -86,11 +98,21 @@ batch-sizes: $(TRAIN)  ## train a bank at each common batch size and measure whi
 report: $(BOOK)  ## paper against ours, on the shipped bank
 	expertbank report
 
-environments: $(TEST)  ## listen to transformers 5.0.0, a Trainer and PEFT, in environments of their own (downloads)
+environments: $(TEST)  ## listen to transformers 5.0, 5.12 and 5.24, a Trainer and PEFT, in environments of their own (downloads)
 	python tests/environments.py
 
 reference-set: $(TEST)  ## solve the reference problems again, each three times, into build/reference (resumes; a minute)
 	python benchmarks/reference.py
+
+selection: $(TEST)  ## the Gaussian theory beside simulation on every shipped bank, into build/selection (resumes; an hour)
+	python benchmarks/selection.py
+
+removals: $(TEST)  ## what 22 banks lose as experts go, into build/removals (resumes; 10 minutes)
+	python benchmarks/removals.py
+
+reference-peers: $(TEST)  ## other solvers on the reference problems, into build/peers (resumes; wants an idle machine)
+	$(INSTALL) --editable '.[bench]'
+	python benchmarks/reference_peers.py
 
 benchmark: $(TEST)  ## the solver beside its peers, into build/benchmarks/full (resumes; wants an idle machine)
 	$(INSTALL) --editable '.[bench]'

@@ -108,7 +108,11 @@ def main() -> None:
                 for margins in ("normal", "binomial")
             ]
             print(f"{name} m={m}: {', '.join(ratios)}", flush=True)
-    seal(args.out, ABOUT | {"banks": len(names), "sizes": sorted(args.sizes)}, [RESULTS])
+    held = {
+        "banks": len({row["bank"] for row in rows}),
+        "sizes": sorted({row["m"] for row in rows}),
+    }
+    seal(args.out, ABOUT | held, [RESULTS])
 
 
 if __name__ == "__main__":

@@ -399,7 +399,7 @@ def leave_out_bound(
     the bound, on the absolute gap, for i.i.d. samples and losses in [0, 1]. With k = 1 it is
     leave-one-out; with k = m it is nearly sqrt(I/m), below the sqrt(2I/m) of pairs at the same
     information; with k to infinity I becomes I(S;W) and the bound Xu & Raginsky's. Our derivation
-    of the kind of bound of Zhu et al. (2026), whose constants we do not claim. Raises ValueError
+    of the kind of bound of Lu et al. (2026), whose constants we do not claim. Raises ValueError
     for information below 0 or counts below 1.
 
     >>> round(float(leave_out_bound(0.1, 256, held_out=256)), 4)

@@ -231,7 +231,15 @@ def test_accuracies_that_the_predictions_do_not_have_are_found(tmp_path):
 
 
 def test_a_changed_file_of_any_kind_is_found(tmp_path):
-    for place in ("gates", "testbed", "routers", "benchmarks", "router-model"):
+    for place in (
+        "gates",
+        "testbed",
+        "routers",
+        "benchmarks",
+        "removals",
+        "selection",
+        "router-model",
+    ):
         shutil.copytree(DATA / place, tmp_path / place)
         name = next(iter(read_manifest(tmp_path / place, ())["files"]))
         content = (tmp_path / place / name).read_bytes()

@@ -21,6 +21,10 @@ SHIPPED_PLACES = {
     "mnist": "banks/mnist",
     "specialists": "banks/specialists",
     "family": "banks/family",
+    "fashion": "banks/fashion",
+    "fashion-specialists": "banks/fashion-specialists",
+    "fashion-family": "banks/fashion-family",
+    "small-banks": "small-banks",
     "gates": "gates",
     "testbed": "testbed",
     "batch-sizes": "banks",
@@ -28,6 +32,9 @@ SHIPPED_PLACES = {
     "routers": "routers",
     "router-model": "router-model",
     "reference": "reference",
+    "peers": "peers",
+    "removals": "removals",
+    "selection": "selection",
     "in-network": "in-network",
 }
 LAST_DIGIT = 1e-6  # of the tables' numbers
@@ -80,7 +87,7 @@ def verify(name: str | os.PathLike, n_images: int | None = None) -> str:
         return _gates(folder)
     if kind == "testbed":
         return _testbed(folder)
-    if kind == "runs in networks":
+    if kind == "set of networks":
         return f"{_hashes(folder)}; {_in_network(folder)}"
     if kind == "router model":
         return f"{_hashes(folder)}; {_router_tables(folder)}"
