@@ -7,6 +7,7 @@ import pytest
 
 from expertbank.routers import RouterStatistics, routing_report
 from expertbank.routers.layer_report import LayerReport
+from expertbank.routers.nulls import LEVEL
 from expertbank.routers.report import short_names
 from expertbank.routers.verdicts import (
     DEAD,
@@ -14,7 +15,6 @@ from expertbank.routers.verdicts import (
     FEWEST_SLOTS,
     FINE,
     LEAST_UTILISATION,
-    LEVEL,
     MOST_VIOLATION,
     MOST_WORST,
     SKEWED,
@@ -111,7 +111,7 @@ def test_a_report_opens_with_verdicts_and_says_what_was_not_measured():
     report = counted(domains=True)
     assert report.count_of_verdicts() == {UNSPECIFIC: 1, FINE: 1}
     first = report.table().split("\n\n")[0]
-    assert "Verdict by layer: 1 no evidence of specialisation, 1 fine." in first
+    assert "Verdict by layer: no evidence of specialisation 1, fine 1." in first
     assert "Layer 0, no evidence" in first and "Not measured" not in first
     assert [verdict["word"] for verdict in report.json()["verdicts"]] == [UNSPECIFIC, FINE]
     blind = counted(domains=False)

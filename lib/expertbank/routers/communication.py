@@ -7,6 +7,7 @@ sent once to every other device that holds one of its experts, and a sum comes b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -179,19 +180,25 @@ def dropped_share(
     return dropped / max(1, (rows >= 0).sum())
 
 
+Read = Callable[[], Iterable[tuple[Layer, Mapping[str, np.ndarray]]]]
+"""Gives (layer, arrays) of the same tokens each time it is called, as `read_routing` does"""
+
+
 def judge_placements(
-    read: Callable[[], Iterable[tuple[Layer, Mapping[str, np.ndarray]]]],
+    read: Read,
     sizes: RouterStatistics,
     n_devices: int,
     kinds: Mapping[str, int],
     step: int = 256,
+    given: Mapping[Layer, ArrayLike] | None = None,
 ) -> dict[Layer, dict[str, Communication]]:
     """What placements of each kind cost, fitted on every second sequence and judged on the others.
 
     `read` gives (layer, arrays) of the same tokens each time it is called, as `read_routing` does;
     `sizes` is an empty `RouterStatistics` that says how many experts there are, `kinds` how many
-    replicas each kind of `PLACEMENTS` has. Where no sequence is known, the first half of the tokens
-    is fitted and the second judged. Raises ValueError where there are no choices.
+    replicas each kind of `PLACEMENTS` has. `given` are placements of one's own by layer, judged as
+    kind "given". Where no sequence is known, the first half of the tokens is fitted and the second
+    judged. Raises ValueError where there are no choices, and for a layer that `given` leaves out.
 
     >>> rows = {"chosen": np.array(8 * [[0, 2], [1, 3]]), "sequence": np.repeat([0, 1], 8)}
     >>> read = lambda: [(0, rows)]
@@ -214,12 +221,142 @@ def judge_placements(
         for kind, n_replicas in kinds.items():
             placement = place(layer, n_devices, kind, n_replicas)
             found[name][kind] = Communication(placement, n_devices, step)
+        if given is not None:
+            if name not in given:
+                raise ValueError(f"the map has no layer {name}; it has {len(given)} layers")
+            found[name]["given"] = Communication(given[name], n_devices, step)
+            if found[name]["given"].n_experts != sizes.n_experts:
+                raise ValueError(
+                    f"the map has {found[name]['given'].n_experts} experts, the router "
+                    f"{sizes.n_experts}"
+                )
     for name, arrays in read():
         if "chosen" in arrays:
             _, judged = _halves(arrays)
             for paid in found[name].values():
                 paid.update(arrays["chosen"], judged)
     return found
+
+
+FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
+"""Capacity factors of the curve of dropped slots"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one placement of one layer costs, on texts that it was not fitted on.
+
+    >>> Cost(0, "load", 2.1, 1.6, None, None, 1.1, 1.4, ()).sent
+    1.6
+    """
+
+    layer: Layer
+    placement: str
+    devices: float
+    """that serve a token, on average"""
+    sent: float
+    """other devices that a token is sent to"""
+    dispatch_bytes: float | None
+    """a token; None where the hidden size is not known"""
+    combine_bytes: float | None
+    busiest: float
+    """slots of a step's busiest device over the mean: median over steps"""
+    busiest_95: float
+    """its 95% quantile"""
+    traffic: tuple[tuple[int, ...], ...]
+    """(G, G) tokens of the device of the row that the device of the column serves"""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What expert parallelism costs a router, under several placements. `communication_costs` makes
+    it.
+
+    >>> Costs(2, 256, None, 2.0, (), {}).mean("devices")
+    {}
+    """
+
+    n_devices: int
+    step: int
+    """tokens computed at once"""
+    hidden_size: int | None
+    number_bytes: float
+    """of each number of the hidden state, both ways"""
+    costs: tuple[Cost, ...]
+    dropped: dict[Layer, tuple[float, ...]]
+    """by layer, the share of slots dropped at each of `FACTORS`"""
+
+    def kinds(self) -> list[str]:
+        """The placements, in their order."""
+        return list(dict.fromkeys(cost.placement for cost in self.costs))
+
+    def mean(self, name: str) -> dict[str, float | None]:
+        """The mean over layers of a field of `Cost`, by placement; None where it is not known."""
+        found: dict[str, float | None] = {}
+        for kind in self.kinds():
+            values = [getattr(cost, name) for cost in self.costs if cost.placement == kind]
+            found[kind] = None if None in values else float(np.mean(values))
+        return found
+
+    def traffic(self, kind: str) -> list[list[int]]:
+        """(G, G) tokens by the device they are at and the one that serves them, of all layers."""
+        tables = [cost.traffic for cost in self.costs if cost.placement == kind]
+        return np.sum(tables, axis=0).tolist()
+
+    def mean_dropped(self) -> list[float]:
+        """The mean over layers of the share of slots dropped, at each of `FACTORS`."""
+        return np.mean(list(self.dropped.values()), axis=0).tolist()
+
+
+def communication_costs(
+    read: Read,
+    sizes: RouterStatistics,
+    n_devices: int,
+    kinds: Mapping[str, int],
+    step: int = 256,
+    hidden_size: int | None = None,
+    number_bytes: float = 2,
+    given: Mapping[Layer, ArrayLike] | None = None,
+) -> Costs:
+    """Everything that `judge_placements` judges, as plain numbers, with bytes where the hidden size
+    is known, and the share of slots dropped by capacity factor, which needs no placement.
+
+    >>> rows = {"chosen": np.array(8 * [[0, 2], [1, 3]]), "sequence": np.repeat([0, 1], 8)}
+    >>> sizes = RouterStatistics(4, 2)
+    >>> found = communication_costs(lambda: [(0, rows)], sizes, 2, {"contiguous": 0}, step=8)
+    >>> found.mean("devices"), found.mean_dropped()[0]
+    ({'contiguous': 2.0}, 0.0)
+    """
+    judged = judge_placements(read, sizes, n_devices, kinds, step, given)
+    costs = []
+    for name, ways in judged.items():
+        for kind, paid in ways.items():
+            sent = (None, None)
+            if hidden_size is not None:
+                sent = paid.bytes_a_token(hidden_size, number_bytes, number_bytes)
+            traffic = tuple(tuple(row) for row in paid.traffic.tolist())
+            quantiles = (paid.busiest_device(0.5), paid.busiest_device(0.95))
+            one = Cost(
+                name, kind, paid.devices_a_token, paid.sent_a_token, *sent, *quantiles, traffic
+            )
+            costs.append(one)
+    dropped = _dropped(read, sizes.n_experts, step)
+    return Costs(n_devices, step, hidden_size, number_bytes, tuple(costs), dropped)
+
+
+def _dropped(read: Read, n_experts: int, step: int) -> dict[Layer, tuple[float, ...]]:
+    """By layer, the share of slots dropped at each of `FACTORS`."""
+    sums: dict[Layer, np.ndarray] = {}
+    slots: dict[Layer, int] = {}
+    for name, arrays in read():
+        if "chosen" in arrays:
+            chosen = np.asarray(arrays["chosen"])
+            rows = chosen[np.asarray(arrays.get("mask", np.ones(len(chosen), bool)), bool)]
+            n_slots = int((rows >= 0).sum())
+            lost = dropped_share(rows, n_experts, FACTORS, step) * n_slots
+            sums[name] = sums.get(name, 0) + lost
+            slots[name] = slots.get(name, 0) + n_slots
+    return {name: tuple((lost / max(1, slots[name])).tolist()) for name, lost in sums.items()}
 
 
 def _halves(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

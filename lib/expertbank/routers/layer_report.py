@@ -63,6 +63,11 @@ class LayerReport:
     min_entropy: float | None = None
     variation: float | None = None
     max_violation: float | None = None
+    steps: int | None = None
+    step_violation: float | None = None
+    step_violation_p50: float | None = None
+    step_violation_p95: float | None = None
+    step_violation_max: float | None = None
     utilisation: float | None = None
     balance_loss: float | None = None
     empty_slots: float | None = None
@@ -105,9 +110,27 @@ class LayerReport:
     chance_flip_rate: float | None = None
     matched_flip_rate: float | None = None
     agreement_information: float | None = None
+    near_ties: float | None = None
+    near_flips: float | None = None
+    # experts of the next layer
+    next_layer: str | None = None
+    next_information: float | None = None
+    next_bias: float | None = None
+    # prompts beside what is generated
+    prefill_violation: float | None = None
+    decode_violation: float | None = None
+    phase_distance: float | None = None
+    phase_information: float | None = None
+    phase_bias: float | None = None
     # for figures
     dead_experts: tuple[int, ...] = ()
     load: tuple[float, ...] = ()
+    flips_by_position: tuple[float | None, ...] = ()
+    """flip rate at positions 0, 1, 2 to 3, 4 to 7 and so on; None where there is none"""
+    tokens_by_margin: tuple[int, ...] = ()
+    """by how near a tie the choice was, between `agreement.TIE_MARGINS`"""
+    flips_by_margin: tuple[int, ...] = ()
+    """slots that differ, of these tokens"""
 
     @property
     def name(self) -> str:
@@ -177,9 +200,76 @@ def layer_fields(
             "matched_flip_rate": agreement.matched_flip_rate,
             "agreement_information": agreement.information,
         }
+        compared["near_ties"], compared["near_flips"] = agreement.near_ties
         # nan where it means nothing, as between runs of different numbers of experts
         found |= {name: rate for name, rate in compared.items() if not np.isnan(rate)}
+        if "flip_rate" in found:
+            found |= _flip_fields(agreement)
     return found
+
+
+def _flip_fields(agreement: Agreement) -> Fields:
+    """Where the differences lie: by position, and by how near a tie the choice was."""
+    found: Fields = {}
+    slots, flips = agreement.by_position
+    if slots.any():
+        last = int(np.flatnonzero(slots)[-1])
+        rates = [float(flips[i] / slots[i]) if slots[i] else None for i in range(last + 1)]
+        found["flips_by_position"] = tuple(rates)
+    if agreement.by_margin[0].any():
+        found["tokens_by_margin"] = tuple(agreement.by_margin[0].tolist())
+        found["flips_by_margin"] = tuple(agreement.by_margin[1].tolist())
+    return found
+
+
+def next_fields(name: Layer, transition: Agreement) -> Fields:
+    """How a layer's experts go with those of the next, which has that name.
+
+    >>> transition = Agreement(n_experts=2)
+    >>> transition.update([[0], [1]], [[1], [0]])
+    >>> round(next_fields("head", transition)["next_information"], 4)
+    0.6931
+    """
+    if not transition.pairs.any():
+        return {}
+    return {
+        "next_layer": printable(name, LONGEST_NAME),
+        "next_information": transition.information,
+        "next_bias": joint_bias(transition.pairs),
+    }
+
+
+def phase_loads(layer: LayerStatistics, decode_from: int) -> np.ndarray:
+    """Slots (2, E) at positions before `decode_from`, prompts, and from it on, generated.
+
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1, n_positions=3)
+    >>> statistics.update(0, [[0], [0], [1]], position=[0, 1, 2])
+    >>> phase_loads(statistics.layers[0], 2).tolist()
+    [[2, 0], [0, 1]]
+    """
+    slots = layer.positions.sum(axis=1)
+    return np.stack([slots[:decode_from].sum(axis=0), slots[decode_from:].sum(axis=0)])
+
+
+def phase_fields(layer: LayerStatistics, decode_from: int) -> Fields:
+    """How far the loads of prompts and of what is generated differ; nothing where one is empty.
+
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1, n_positions=3)
+    >>> statistics.update(0, [[0], [0], [1]], position=[0, 1, 2])
+    >>> phase_fields(statistics.layers[0], 2)["phase_distance"]
+    1.0
+    """
+    loads = phase_loads(layer, decode_from)
+    if not loads.any(axis=1).all():
+        return {}
+    shares = loads / loads.sum(axis=1, keepdims=True)
+    return {
+        "prefill_violation": measures.max_violation(loads[0]),
+        "decode_violation": measures.max_violation(loads[1]),
+        "phase_distance": float(np.abs(shares[0] - shares[1]).sum() / 2),
+        "phase_information": joint_information(loads),
+        "phase_bias": joint_bias(loads),
+    }
 
 
 def _rate_fields(layer: LayerStatistics) -> Fields:
@@ -232,6 +322,14 @@ def _load_fields(layer: LayerStatistics, n_experts: int, n_chosen: int) -> Field
         found["slots"] = int(layer.slots.sum())
     if layer.probable and layer.slots.any():
         found["balance_loss"] = measures.balance_loss(load, layer.probability_sum)
+    if layer.steps:
+        found |= {
+            "steps": layer.steps,
+            "step_violation": layer.mean_step_violation,
+            "step_violation_p50": layer.step_violation(0.5),
+            "step_violation_p95": layer.step_violation(0.95),
+            "step_violation_max": layer.step_violation(1),
+        }
     dead = np.flatnonzero(load == 0)
     return found | {
         "used": n_experts - len(dead),

@@ -8,6 +8,7 @@ experts have replicas. This is the `physical_to_logical_map` of EPLB, which vLLM
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Mapping
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from expertbank._checks import as_count
-from expertbank._files import write_atomically
+from expertbank._files import check_input, reading, write_atomically
 from expertbank.routers.statistics import Layer, LayerStatistics
 
 PLACEMENTS = ("contiguous", "load", "coactivation", "replicated")
@@ -161,6 +162,33 @@ def save_placement(
         content = {"moe_layer_count": len(rows), "layer_list": layers}
     text = json.dumps(content) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def load_placement(path: str | os.PathLike[str]) -> list[list[int]]:
+    """The slots (P,) of each layer in a map as one of `ENGINES` loads it, whichever it is.
+    ValueError for anything else.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_placement(f"{folder}/map.json", {0: [0, 2, 1, 3]}, 2, "vllm-ascend")
+    ...     load_placement(f"{folder}/map.json")
+    [[0, 2, 1, 3]]
+    """
+    check_input(path, "a map of experts as JSON")
+    with reading(path, f" as a map of experts for {', '.join(ENGINES)}"):
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        if isinstance(content, dict) and "layer_list" in content:
+            content = [
+                [expert for device in layer["device_list"] for expert in device["device_expert"]]
+                for layer in content["layer_list"]
+            ]
+        elif isinstance(content, dict):
+            content = content["physical_to_logical_map"]
+        rows = [[operator.index(expert) for expert in row] for row in content]
+        if not rows or not all(rows):
+            raise ValueError("it holds a layer without an expert, or none at all")
+    return rows
 
 
 def _layer_on_devices(number: int, row: list[int], n_devices: int) -> dict:

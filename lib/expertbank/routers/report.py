@@ -6,20 +6,40 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from expertbank._checks import as_count
+from expertbank._files import printable
 from expertbank.routers import measures
-from expertbank.routers.agreement import Agreement
-from expertbank.routers.layer_report import LayerReport, layer_fields, null_fields, shown
+from expertbank.routers.agreement import TIE_MARGINS, Agreement
+from expertbank.routers.communication import FACTORS, Cost, Costs
+from expertbank.routers.layer_report import (
+    LONGEST_NAME,
+    Fields,
+    LayerReport,
+    layer_fields,
+    next_fields,
+    null_fields,
+    phase_fields,
+    shown,
+)
+from expertbank.routers.maps import MOST_PICTURED, LayerMap, layer_map
 from expertbank.routers.nulls import DomainNull, domain_null, family_p
 from expertbank.routers.quantities import CAUTIONS, QUANTITIES, RATE_OF_PICKS, Quantity
 from expertbank.routers.statistics import Layer, LayerStatistics, RouterStatistics
-from expertbank.routers.verdicts import UNKNOWN, WORDS, Verdict, layer_verdict, worst_layers
+from expertbank.routers.verdicts import (
+    FINE,
+    SHORT,
+    UNKNOWN,
+    WORDS,
+    Verdict,
+    layer_verdict,
+    worst_layers,
+)
 
 RELABELLINGS = 199  # the fewest with which p falls to 0.005
 UNEVEN = 2.0  # ratio of the lengths of domains' texts from which p values need a caution
@@ -48,6 +68,14 @@ class RoutingReport:
     k)"""
     relabellings: int = RELABELLINGS
     """n behind each p value; of a file of an earlier version, as many as it holds"""
+    maps: tuple[LayerMap, ...] = ()
+    """pictures of at most `MOST_PICTURED` layers"""
+    costs: Costs | None = None
+    """what expert parallelism costs, where that was asked for"""
+    checkpoints: tuple[tuple[str, RoutingReport], ...] = ()
+    """reports on earlier states of the same router, by name, in order"""
+    beside: tuple[str, RoutingReport] | None = None
+    """the report on another run, to be read side by side"""
 
     def quantity(self, name: str) -> Quantity:
         """What the number in a field is called here and how to read it: where no layer has more
@@ -100,7 +128,7 @@ class RoutingReport:
 
     def headline(self) -> str:
         """One line: how many layers have which verdict."""
-        counts = ", ".join(f"{n} {word}" for word, n in self.count_of_verdicts().items())
+        counts = ", ".join(f"{word} {n}" for word, n in self.count_of_verdicts().items())
         unknown = [verdict for verdict in self.verdicts if verdict.word == UNKNOWN]
         in_order = [each for each in unknown if not each.unmeasured[0].startswith("load")]
         more = f" The load of {len(in_order)} not known is in order." if in_order else ""
@@ -123,6 +151,8 @@ class RoutingReport:
             lines += [group, *self._table_lines(names), ""]
             if explain:
                 lines += [*self._explanation_lines(names), ""]
+        for heading, rows in self.further().items():
+            lines += [heading, *_aligned(rows), ""]
         lines += [textwrap.fill(note, WIDTH) for note in self.notes()]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -132,13 +162,60 @@ class RoutingReport:
         rows = [
             [layer.name, *(shown(getattr(layer, name)) for name in names)] for layer in self.layers
         ]
-        widths = [max(map(len, column)) for column in zip(heads, *rows)]
-        rule = ["-" * width for width in widths]
-        lines = []
-        for row in (heads, rule, *rows):
-            numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-            lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
-        return lines
+        return _aligned([heads, *rows])
+
+    def further(self) -> dict[str, list[list[str]]]:
+        """Tables that are not about single layers, by heading: rows of text, their heads first.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> statistics.update(0, [[0], [1]])
+        >>> routing_report(statistics).further()
+        {}
+        """
+        found = {}
+        if self.costs is not None:
+            found[_cost_heading(self.costs)] = cost_rows(self.costs)
+            found["Dropped at a capacity factor, share of slots"] = _dropped_rows(self.costs)
+        if any(layer.tokens_by_margin for layer in self.layers):
+            found["Flips by margin of the choice, all layers"] = _margin_rows(self.layers)
+        if self.checkpoints:
+            found["Checkpoints, in their order"] = checkpoint_rows([*self.checkpoints, self.last])
+        if self.beside is not None:
+            heading = f"Side by side: this run | {self.beside[0]}"
+            found[heading] = beside_rows(self, self.beside[1])
+        return found
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """What the page has in place of `further`: those, and the tokens of each expert, of the
+        layers with pictures.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1, n_tokens=2)
+        >>> statistics.update(0, 9 * [[0], [1]], token=9 * [0, 1])
+        >>> routing_report(statistics).tables()["Tokens by lift, layer 0"][1]
+        ['0', 'token 0, 2.0 times (9)']
+        """
+        names = {layer.layer: layer.name for layer in self.layers}
+        found = self.further()
+        for each in self.maps:
+            if each.tokens:
+                found[f"Tokens by lift, layer {names[each.layer]}"] = _token_rows(each)
+        return found
+
+    def _summary(self) -> Fields:
+        """Numbers that the page says of all layers together."""
+        loads = [layer.max_violation for layer in self.layers if layer.max_violation is not None]
+        return {
+            "log_experts": float(np.log(self.n_experts)),
+            "dead_in_all_layers": sum(len(layer.dead_experts) for layer in self.layers),
+            "busiest_over_mean": 1 + max(loads) if loads else None,
+            "flips_with_margin": sum(sum(layer.flips_by_margin) for layer in self.layers),
+            "means": {name: trend(self, name) for name in TRENDS},
+        }
+
+    @property
+    def last(self) -> tuple[str, RoutingReport]:
+        """This report as the last checkpoint."""
+        return "this", self
 
     def _explanation_lines(self, names: list[str]) -> list[str]:
         """How to read these numbers, beside the label of each."""
@@ -153,6 +230,9 @@ class RoutingReport:
             )
             lines.append(wrapped)
         return lines
+
+    def _beside(self) -> list[tuple[str, RoutingReport]]:
+        return [] if self.beside is None else [self.beside]
 
     def title(self) -> str:
         """One line: what was counted."""
@@ -190,6 +270,9 @@ class RoutingReport:
             names = [layer.name for layer in self.layers if layer.capped == reason]
             if names:
                 cautions.append(CAUTIONS[reason].format(layers=_listed(names)))
+        without = [layer.name for layer in self.layers if layer.slots and not layer.steps]
+        if without:
+            cautions.append(CAUTIONS["no_steps"].format(layers=_listed(without)))
         if any(_is_sampled(layer) for layer in self.layers):
             cautions.append(CAUTIONS["sampled"])
         ratio = max((layer.length_ratio for layer in self.layers if layer.length_ratio), default=1)
@@ -221,6 +304,13 @@ class RoutingReport:
             "worst": [layer.layer for layer, _ in self.worst()],
             "layers": layers,
             "relabellings": self.relabellings,
+            "maps": [dataclasses.asdict(each) for each in self.maps],
+            "costs": None if self.costs is None else _costs_json(self.costs),
+            "margins": list(TIE_MARGINS),
+            "checkpoints": {name: report.json() for name, report in self.checkpoints},
+            "beside": {name: report.json() for name, report in self._beside()},
+            "tables": self.tables(),
+            "summary": self._summary(),
             "labels": {name: self.quantity(name).label for name in QUANTITIES},
             "explanations": {name: self.quantity(name).text for name in QUANTITIES},
             "unit_of": {name: self.quantity(name).unit for name in QUANTITIES},
@@ -233,6 +323,11 @@ def routing_report(
     agreements: Mapping[Layer, Agreement] | None = None,
     layers: Iterable[Layer] | None = None,
     relabellings: int = RELABELLINGS,
+    *,
+    transitions: Mapping[tuple[Layer, Layer], Agreement] | None = None,
+    decode_from: int | None = None,
+    words: Mapping[int, str] | None = None,
+    costs: Costs | None = None,
 ) -> RoutingReport:
     """The report on a router's statistics; `agreements` (layer -> Agreement) adds a comparison with
     another run.
@@ -241,6 +336,10 @@ def routing_report(
     values are made of; those corrected for the number of layers speak of all layers of the
     statistics, however many are picked. Raises ValueError where there is no such layer, or none at
     all, and for no relabelling.
+
+    `transitions` are those of `layer_transitions`; `decode_from` is the first position that was
+    generated, where positions are counted and all prompts are as long; `words` names tokens;
+    `costs` are those of `communication_costs`.
 
     >>> statistics = RouterStatistics(n_experts=4, n_chosen=2, n_domains=2)
     >>> statistics.update(0, 8 * [[0, 1], [2, 3]], domain=8 * [0, 1], sequence=range(16))
@@ -252,10 +351,42 @@ def routing_report(
         raise ValueError(
             f"statistics is a {type(statistics).__name__}; allowed is a RouterStatistics"
         )
-    if agreements is None:
-        agreements = {}
     known = statistics.layers
+    agreements = {} if agreements is None else agreements
+    transitions = {} if transitions is None else transitions
     names = sorted(known, key=_natural) if layers is None else list(layers)
+    _check_layers(known, names, agreements)
+    nulls = _nulls(statistics, as_count(relabellings, "relabellings"))
+    adjusted = family_p(nulls)
+    following = {one: (other, found) for (one, other), found in transitions.items()}
+    found = []
+    for name in names:
+        fields = layer_fields(statistics, name, agreements.get(name))
+        if name in nulls:
+            fields |= null_fields(nulls[name], fields["domain_information"])
+            fields["family_p"] = adjusted.get(name)
+        if name in following:
+            fields |= next_fields(*following[name])
+        if decode_from is not None and known[name].positions.any():
+            fields |= phase_fields(known[name], decode_from)
+        found.append(LayerReport(name, int(known[name].tokens), **fields))
+    pooled = _pooled_balance_loss([known[name] for name in names])
+    fewest = min((len(null.values) for null in nulls.values()), default=relabellings)
+    sizes = (statistics.n_experts, statistics.n_chosen)
+    pictures = tuple(_pictures(found, known, words, decode_from, following))
+    return RoutingReport(*sizes, tuple(found), pooled, fewest, pictures, costs)
+
+
+def _nulls(statistics: RouterStatistics, relabellings: int) -> dict[Layer, DomainNull]:
+    """Of all layers that have one."""
+    nulls = {name: domain_null(statistics, name, relabellings) for name in statistics.layers}
+    return {name: null for name, null in nulls.items() if null is not None}
+
+
+def _check_layers(
+    known: Iterable[Layer], names: list[Layer], agreements: Mapping[Layer, Agreement]
+) -> None:
+    """Raise ValueError for layers that are not among those known, and where there is none."""
     for name in [*names, *agreements]:
         if name not in known:
             raise ValueError(
@@ -263,23 +394,170 @@ def routing_report(
             )
     if not names:
         raise ValueError("the statistics hold no layer; update them first")
-    as_count(relabellings, "relabellings")
-    nulls: dict[Layer, DomainNull] = {}
-    for name in known:
-        null = domain_null(statistics, name, relabellings)
-        if null is not None:
-            nulls[name] = null
-    adjusted = family_p(nulls)
-    found = []
-    for name in names:
-        fields = layer_fields(statistics, name, agreements.get(name))
-        if name in nulls:
-            fields |= null_fields(nulls[name], fields["domain_information"])
-            fields["family_p"] = adjusted.get(name)
-        found.append(LayerReport(name, int(known[name].tokens), **fields))
-    pooled = _pooled_balance_loss([known[name] for name in names])
-    fewest = min((len(null.values) for null in nulls.values()), default=relabellings)
-    return RoutingReport(statistics.n_experts, statistics.n_chosen, tuple(found), pooled, fewest)
+
+
+def _pictures(
+    layers: list[LayerReport],
+    known: Mapping[Layer, LayerStatistics],
+    words: Mapping[int, str] | None,
+    decode_from: int | None,
+    following: Mapping[Layer, tuple[Layer, Agreement]],
+) -> Iterator[LayerMap]:
+    """The pictures of a few layers, of those that have any."""
+    for layer in _pictured(layers):
+        after = following.get(layer.layer)
+        named = None if after is None else (str(after[0]), after[1])
+        one = layer_map(layer.layer, known[layer.layer], words, decode_from, named)
+        if one != LayerMap(layer.layer):
+            yield one
+
+
+def _pictured(layers: list[LayerReport]) -> list[LayerReport]:
+    """Layers with pictures of their own: the worst, then some from all over the model."""
+    spread = np.linspace(0, len(layers) - 1, MOST_PICTURED).round().astype(int)
+    wanted = [layer for layer, _ in worst_layers(layers)] + [layers[i] for i in spread]
+    return [layer for i, layer in enumerate(wanted) if layer not in wanted[:i]][:MOST_PICTURED]
+
+
+# --- tables that are not about single layers ---
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Heads, a rule and lines; the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rule = ["-" * width for width in widths]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+    return lines
+
+
+def _cost_heading(costs: Costs) -> str:
+    return (
+        f"Communication on {costs.n_devices} devices, {costs.step} tokens a step, mean over layers"
+    )
+
+
+def cost_rows(costs: Costs) -> list[list[str]]:
+    """A row a placement, its heads first.
+
+    >>> cost_rows(Costs(2, 256, None, 2.0, (), {}))[0][:2]
+    ['placement', 'devices a token']
+    """
+    names = {
+        "devices": "devices a token",
+        "sent": "sent to",
+        "dispatch_bytes": "dispatch, bytes",
+        "combine_bytes": "combine, bytes",
+        "busiest": "busiest, p50",
+        "busiest_95": "p95",
+    }
+    means = {name: costs.mean(name) for name in names}
+    rows = [[kind, *(shown(means[name][kind]) for name in names)] for kind in costs.kinds()]
+    return [["placement", *names.values()], *rows]
+
+
+def _dropped_rows(costs: Costs) -> list[list[str]]:
+    dropped = [shown(share) for share in costs.mean_dropped()]
+    return [["factor", *(f"{factor:g}" for factor in FACTORS)], ["mean of layers", *dropped]]
+
+
+def _costs_json(costs: Costs) -> Fields:
+    """Costs with what the page shows of them: means over layers and the factors of the curve."""
+    fields = [field.name for field in dataclasses.fields(Cost)]
+    numbers = [name for name in fields if name not in ("layer", "placement", "traffic")]
+    return {
+        **dataclasses.asdict(costs),
+        "dropped": {str(layer): list(shares) for layer, shares in costs.dropped.items()},
+        "factors": list(FACTORS),
+        "mean": {name: costs.mean(name) for name in numbers},
+        "mean_dropped": costs.mean_dropped(),
+        "traffic": {kind: costs.traffic(kind) for kind in costs.kinds()},
+    }
+
+
+def _token_rows(pictures: LayerMap) -> list[list[str]]:
+    """A row an expert: the tokens that it serves more often than its share."""
+    rows: dict[int, list[str]] = {}
+    for lift in pictures.tokens:
+        word = f"token {lift.token}" if lift.word is None else repr(lift.word)
+        text = f"{word}, {lift.lift:.1f} times ({lift.slots:,})"
+        rows.setdefault(lift.expert, [str(lift.expert)]).append(text)
+    widest = max(map(len, rows.values()))
+    heads = ["expert", *(f"{i}." for i in range(1, widest))]
+    return [heads, *([*row, *[""] * (widest - len(row))] for row in rows.values())]
+
+
+def _margin_rows(layers: Iterable[LayerReport]) -> list[list[str]]:
+    """Tokens and flips by margin, added over layers."""
+    known = [layer for layer in layers if layer.tokens_by_margin]
+    tokens = np.sum([layer.tokens_by_margin for layer in known], axis=0)
+    flips = np.sum([layer.flips_by_margin for layer in known], axis=0)
+    rows = [["margin, nats", "tokens", "flips", "share of flips"]]
+    edges = [0.0, *TIE_MARGINS]
+    for i, low in enumerate(edges):
+        name = f"{low:g} to {edges[i + 1]:g}" if i + 1 < len(edges) else f"from {low:g}"
+        share = float(flips[i] / flips.sum()) if flips.any() else None
+        rows.append([name, shown(int(tokens[i])), shown(int(flips[i])), shown(share)])
+    return rows
+
+
+TRENDS = ("rate", "domain_information", "excess", "max_violation", "dead", "utilisation")
+"""Fields that are followed over checkpoints: the mean over layers, and for the load the worst"""
+
+BESIDE = ("rate", "excess", "max_violation", "dead")
+"""Fields of two runs, side by side"""
+
+
+def trend(report: RoutingReport, name: str) -> float | None:
+    """The mean over layers of a field of `LayerReport`; None where no layer has it.
+
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+    >>> statistics.update(0, [[0], [0]])
+    >>> trend(routing_report(statistics), "dead")
+    1.0
+    """
+    values = [getattr(layer, name) for layer in report.layers]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def checkpoint_rows(reports: list[tuple[str, RoutingReport]]) -> list[list[str]]:
+    """A row a checkpoint: means over layers, and how many layers are fine; heads first.
+
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+    >>> statistics.update(0, [[0], [0]])
+    >>> checkpoint_rows([("a", routing_report(statistics))])[1]
+    ['a', '0.0000', '1.0000', '1.0000', '0.5000', '0 of 1']
+    """
+    names = [name for name in TRENDS if any(trend(one, name) is not None for _, one in reports)]
+    rows = [["checkpoint", *(reports[-1][1].quantity(name).label for name in names), "fine"]]
+    for title, report in reports:
+        fine = report.count_of_verdicts().get(FINE, 0)
+        means = [shown(trend(report, name)) for name in names]
+        rows.append([printable(title, LONGEST_NAME), *means, f"{fine} of {len(report.layers)}"])
+    return rows
+
+
+def beside_rows(one: RoutingReport, other: RoutingReport) -> list[list[str]]:
+    """A row a layer that both have: verdicts and numbers of one and the other; heads first.
+
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+    >>> statistics.update(0, [[0], [0]])
+    >>> report = routing_report(statistics)
+    >>> beside_rows(report, report)[1][:3]
+    ['0', 'not known | not known', '0.0000 | 0.0000']
+    """
+    theirs = {layer.layer: layer for layer in other.layers}
+    pairs = [(layer, theirs[layer.layer]) for layer in one.layers if layer.layer in theirs]
+    names = [name for name in BESIDE if any(getattr(each, name) is not None for each, _ in pairs)]
+    rows = [["layer", "verdict", *(one.quantity(name).label for name in names)]]
+    for pair in pairs:
+        words = " | ".join(SHORT[layer_verdict(each).word] for each in pair)
+        numbers = [" | ".join(shown(getattr(each, name)) for each in pair) for name in names]
+        rows.append([pair[0].name, words, *numbers])
+    return rows
 
 
 # --- text ---

@@ -4,7 +4,7 @@ The rules, in this order, each only where the statistics say enough:
 
 - **dead experts**: some expert serves no token, of `FEWEST_SLOTS` slots an expert or more.
 - **skewed**: MaxVio above `MOST_VIOLATION`, or utilisation below `LEAST_UTILISATION`.
-- **no evidence of specialisation**: p over all layers above `LEVEL`, from `FEWEST_SEQUENCES`
+- **no evidence of specialisation**: p over all layers above `nulls.LEVEL`, from `FEWEST_SEQUENCES`
   sequences or more.
 - **fine**: none of these, and both were measured.
 - **not known**: nothing wrong was seen, and one of the two was not measured.
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from expertbank.routers.layer_report import LayerReport, shown
+from expertbank.routers.nulls import LEVEL
 
 FEWEST_SLOTS = 50
 """Slots an expert, on average, from which an idle one counts as dead: one with a tenth of the mean
@@ -29,8 +30,6 @@ MOST_VIOLATION = 1.0
 """The busiest expert has twice the mean load"""
 LEAST_UTILISATION = 0.8
 """Balance would move a fifth of the work to other experts"""
-LEVEL = 0.05
-"""Of the test of the domains, over all layers"""
 FEWEST_SEQUENCES = 8
 """Below, few permutations of the domains differ: p can hardly fall to `LEVEL` whatever the router
 does"""
@@ -44,6 +43,8 @@ UNKNOWN = "not known"
 FINE = "fine"
 WORDS = (DEAD, SKEWED, UNSPECIFIC, UNKNOWN, FINE)
 """All verdicts, the worst first"""
+SHORT: dict[str, str] = dict(zip(WORDS, ("dead", SKEWED, "no evidence", UNKNOWN, FINE)))
+"""The same where there is little room"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Verdict:
     """orders layers of the same word, the worst highest"""
 
 
-class Finding(NamedTuple):
+class _Answer(NamedTuple):
     """What one question finds: nothing wrong where `action` is empty."""
 
     reason: str
@@ -132,11 +133,11 @@ class _Load:
         return DEAD if layer.dead else SKEWED
 
     @staticmethod
-    def find(layer: LayerReport) -> Finding:
+    def find(layer: LayerReport) -> _Answer:
         assert layer.max_violation is not None and layer.utilisation is not None
         busiest = f"the busiest has {1 + layer.max_violation:.2f} times the mean load"
         if layer.dead:
-            return Finding(
+            return _Answer(
                 f"{layer.dead} of {len(layer.load)} experts serve no token; {busiest}.",
                 "Train on with a stronger balance loss or a bias towards idle experts; to serve "
                 "the model as it is, leave them out.",
@@ -146,13 +147,13 @@ class _Load:
         if layer.max_violation > MOST_VIOLATION or layer.utilisation < LEAST_UTILISATION:
             # loads are missing only where someone else made the report
             expert = f"expert {int(np.argmax(layer.load))}" if layer.load else "the busiest expert"
-            return Finding(
+            return _Answer(
                 f"{even}.",
                 f"To serve it, give {expert} a replica (routes place --replicas); in training, "
                 "raise the balance loss or balance by a bias.",
                 layer.max_violation,
             )
-        return Finding(f"No expert is idle. {even}.")
+        return _Answer(f"No expert is idle. {even}.")
 
 
 class _Specialisation:
@@ -173,17 +174,17 @@ class _Specialisation:
         return UNSPECIFIC
 
     @staticmethod
-    def find(layer: LayerReport) -> Finding:
+    def find(layer: LayerReport) -> _Answer:
         p = layer.family_p
         assert p is not None
         if p > LEVEL:
-            return Finding(
+            return _Answer(
                 f"Domains dealt out at random do as well: p = {shown(p)} over all layers.",
                 "Count more sequences; if p stays, balance over more sequences at a time, since "
                 "balance inside each leaves no room for a domain.",
                 p,
             )
-        return Finding(f"The expert tells about the domain beyond chance, p = {shown(p)}.")
+        return _Answer(f"The expert tells about the domain beyond chance, p = {shown(p)}.")
 
 
 _QUESTIONS = {"load": _Load, "specialisation": _Specialisation}

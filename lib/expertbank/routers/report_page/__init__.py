@@ -16,7 +16,7 @@ from expertbank._files import write_atomically
 from expertbank.routers.layer_report import shown
 from expertbank.routers.report import RoutingReport, short_names
 from expertbank.routers.report_page.drawings import Drawing, draw_group
-from expertbank.routers.verdicts import DEAD, FINE, SKEWED, UNKNOWN, UNSPECIFIC, Verdict
+from expertbank.routers.verdicts import DEAD, FINE, SHORT, SKEWED, UNKNOWN, UNSPECIFIC, Verdict
 
 
 def write_html(report: RoutingReport, path: str | os.PathLike[str]) -> None:
@@ -49,8 +49,13 @@ def html_page(report: RoutingReport) -> str:
     (False, True)
     """
     sections = [
-        _Section(group, fields, None if group == "Load" else draw_group(group, report))
+        _Section(group, fields, [] if group == "Load" else draw_group(group, report))
         for group, fields in report.groups().items()
+    ]
+    sections += [
+        _Section(group, [], drawings)
+        for group in FURTHER
+        if (drawings := draw_group(group, report))
     ]
     load = draw_group("Load", report)
     names = short_names([layer.name for layer in report.layers])
@@ -62,13 +67,15 @@ def html_page(report: RoutingReport) -> str:
     return template.render(report=report, sections=sections, tiles=tiles, marks=_MARKS, load=load)
 
 
+FURTHER = ("Communication", "Checkpoints", "Side by side")
+"""Groups of figures that are not about single layers' numbers"""
 # of each verdict, the name of its colour, a sign for whoever sees no colours, and a short form
 _MARKS = {
-    DEAD: ("dead", "✕", "dead"),
-    SKEWED: ("skewed", "◐", "skewed"),
-    UNSPECIFIC: ("none", "○", "no evidence"),
-    UNKNOWN: ("unknown", "?", "not known"),
-    FINE: ("fine", "✓", "fine"),
+    DEAD: ("dead", "✕", SHORT[DEAD]),
+    SKEWED: ("skewed", "◐", SHORT[SKEWED]),
+    UNSPECIFIC: ("none", "○", SHORT[UNSPECIFIC]),
+    UNKNOWN: ("unknown", "?", SHORT[UNKNOWN]),
+    FINE: ("fine", "✓", SHORT[FINE]),
 }
 
 
@@ -87,7 +94,7 @@ class _Section:
 
     group: str
     fields: list[str]
-    drawing: Drawing | None
+    drawings: list[Drawing]
 
 
 def _environment() -> Any:

@@ -2,121 +2,61 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from expertbank.routers.layer_report import LayerReport
 from expertbank.routers.quantities import RATE_OF_PICKS
 from expertbank.routers.report import RoutingReport
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-# of Okabe & Ito's colours those that stand out on white and on black; the ink becomes the colour
-# of the page's text
-_BLUE = "#0072B2"
-_RED = "#D55E00"
-_GREEN = "#009E73"
-_PINK = "#CC79A7"
-_INK = "#010203"
-# marker, line style and colour of the first line, the second, ...
-_LOOKS = (
-    ("o", "-", _BLUE),
-    ("s", "--", _RED),
-    ("^", "-.", _GREEN),
-    ("D", ":", _PINK),
-    ("", (0, (5, 3)), _INK),
+from expertbank.routers.report_page import _pictures
+from expertbank.routers.report_page._canvas import (
+    BAR_COLOUR,
+    INK,
+    Drawing,
+    Figure,
+    as_drawing,
+    draw_lines,
+    name_layers,
+    panels_svg,
 )
-_STYLE = {
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "axes.titlecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
-    "grid.alpha": 0.15,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "font.size": 11,  # on a phone as many pixels
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "routing",  # the same ids in every run
-}
-_MOST_MARKS = 12  # markers of a line, and ticks of an axis
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure for a page: an SVG element and its caption."""
-
-    svg: Markup
-    caption: str
-
-
-def draw_group(group: str, report: RoutingReport) -> Drawing | None:
-    """The figure of a group of numbers; None where the group has none, or the report nothing to
+def draw_group(group: str, report: RoutingReport) -> list[Drawing]:
+    """The figures of a group of numbers; none where the group has none, or the report nothing to
     draw.
 
     >>> from expertbank.routers import RouterStatistics, routing_report
     >>> statistics = RouterStatistics(n_experts=4, n_chosen=1)
     >>> statistics.update(0, [[0], [0], [1], [2]])
-    >>> drawing = draw_group("Load", routing_report(statistics))
+    >>> [drawing] = draw_group("Load", routing_report(statistics))
     >>> drawing.svg.startswith("<svg"), drawing.caption.split(". ")[0]
     (True, 'Load of each expert over the mean load, busiest first')
     """
-    import markupsafe
-
-    figures: dict[str, Callable[[RoutingReport], tuple[str, str] | None]] = {
-        "Rate": _rate_figure,
-        "Load": _load_figure,
-        "Domains": _domain_figure,
-        "Co-activation": _team_figure,
-        "Agreement": _agreement_figure,
+    figures: dict[str, list[Callable[[RoutingReport], Figure]]] = {
+        "Rate": [_rate_figure],
+        "Load": [_load_figure],
+        "Steps": [_step_figure],
+        "Domains": [_domain_figure, _pictures.domain_maps],
+        "Co-activation": [_team_figure],
+        "Agreement": [
+            _agreement_figure,
+            _pictures.flips_by_position,
+            _pictures.flips_by_margin,
+        ],
+        "Next layer": [_next_figure, _pictures.next_maps],
+        "Prefill and decode": [_phase_figure, _pictures.phase_maps],
+        "Communication": [
+            _pictures.cost_figure,
+            _pictures.traffic_figure,
+            _pictures.dropped_figure,
+        ],
+        "Checkpoints": [_pictures.load_over_time, _pictures.information_over_time],
+        "Side by side": [_pictures.beside_figure],
     }
-    found = figures[group](report) if group in figures else None
-    if found is None:
-        return None
-    svg, caption = found
-    return Drawing(markupsafe.Markup(_inline_svg(svg, group, caption)), caption)
-
-
-def _inline_svg(svg: str, group: str, caption: str) -> str:
-    """An SVG as matplotlib wrote it, made part of a page: own ids, no namespaces, the page's
-    ink."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = svg.replace("xlink:href", "href").replace(_INK, "currentColor")
-    own = re.sub(r"\W", "", group).lower()
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", svg)
-    head, body = svg.split(">", 1)
-    head = re.sub(r'\s(?:width|height|version)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{escape(caption)}">{body}'
-
-
-def _svg(draw: Callable[[Any], None], height: float) -> str:
-    """What `draw(axes)` draws, as SVG text. No pyplot: a report leaves no figure and no setting
-    behind."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings: Any = _STYLE
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(4.8, height))
-        draw(figure.add_subplot())
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
+    found = [figure(report) for figure in figures.get(group, [])]
+    return [as_drawing(each, f"{group}{i}") for i, each in enumerate(found) if each is not None]
 
 
 # --- numbers by layer ---
@@ -135,50 +75,19 @@ def _series(report: RoutingReport, legends: dict[str, str], unit: str) -> str | 
         return None
     if len(report.layers) == 1:
         bars = {legend: float(line[0]) for legend, line in lines.items()}
-        return _svg(lambda axes: _draw_bars(axes, bars, unit), 0.9 + 0.32 * len(bars))
-    return _svg(lambda axes: _draw_lines(axes, report, lines, unit), 3.6)
+        return panels_svg(lambda axes: _draw_bars(axes, bars, unit), 0.9 + 0.32 * len(bars))
+    return panels_svg(lambda axes: draw_lines(axes, report, lines, unit), 3.6)
 
 
 def _draw_bars(axes: Any, bars: dict[str, float], unit: str) -> None:
-    axes.barh(list(bars), list(bars.values()), color=_BLUE, height=0.6)
+    axes.barh(list(bars), list(bars.values()), color=BAR_COLOUR, height=0.6)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set(xlabel=unit)
     axes.locator_params(axis="x", nbins=5)
 
 
-def _draw_lines(axes: Any, report: RoutingReport, lines: dict[str, np.ndarray], unit: str) -> None:
-    every = max(1, len(report.layers) // _MOST_MARKS)
-    for (legend, line), (marker, style, color) in zip(lines.items(), _LOOKS):
-        axes.plot(
-            line,
-            marker=marker,
-            ls=style,
-            color=color,
-            ms=5,
-            lw=1.4,
-            markevery=every,
-            label=legend,
-        )
-    _name_layers(axes.xaxis, report)
-    values = np.array(list(lines.values()))
-    bottom = min(0, 1.08 * np.nanmin(values))
-    top = 1.08 * np.nanmax(values)
-    axes.set(ylabel=unit, ylim=(bottom, top if top else 1))
-    axes.figure.legend(loc="outside upper left", ncols=2, fontsize=11)
-
-
-def _name_layers(axis: Any, report: RoutingReport) -> None:
-    """Ticks at a few layers, by number; names are long and stand in the table."""
-    n = len(report.layers)
-    step = max(1, -(-n // _MOST_MARKS))
-    numbered = all(isinstance(layer.layer, int) for layer in report.layers)
-    places = range(0, n, step)
-    axis.set_ticks(places, [report.layers[i].name if numbered else str(i + 1) for i in places])
-    axis.set_label_text("layer" if numbered else "layer, in the order of the table")
-
-
-def _rate_figure(report: RoutingReport) -> tuple[str, str] | None:
+def _rate_figure(report: RoutingReport) -> Figure:
     legends = {
         "rate": report.quantity("rate").label,
         "conditional_entropy": "H(T|X)",
@@ -206,7 +115,24 @@ def _rate_figure(report: RoutingReport) -> tuple[str, str] | None:
     )
 
 
-def _domain_figure(report: RoutingReport) -> tuple[str, str] | None:
+def _step_figure(report: RoutingReport) -> Figure:
+    if not any(layer.steps for layer in report.layers):
+        return None
+    legends = {
+        "max_violation": "all tokens together",
+        "step_violation_p50": "steps, median",
+        "step_violation_p95": "steps, 95%",
+        "step_violation_max": "steps, largest",
+    }
+    svg = _series(report, legends, "MaxVio")
+    assert svg is not None  # what has steps has slots
+    return svg, (
+        "MaxVio by layer, of all tokens together and of single steps: in each step the other "
+        "devices wait for the busiest expert, whoever it is, so steps are what they pay."
+    )
+
+
+def _domain_figure(report: RoutingReport) -> Figure:
     legends = {
         "domain_information": "I(D;T)",
         "null_mean": "its null, mean",
@@ -230,7 +156,7 @@ def _domain_figure(report: RoutingReport) -> tuple[str, str] | None:
     return svg, caption
 
 
-def _team_figure(report: RoutingReport) -> tuple[str, str] | None:
+def _team_figure(report: RoutingReport) -> Figure:
     legends = {
         "coactivation": "total correlation",
         "coactivation_baseline": "of an independent choice",
@@ -245,7 +171,7 @@ def _team_figure(report: RoutingReport) -> tuple[str, str] | None:
     )
 
 
-def _agreement_figure(report: RoutingReport) -> tuple[str, str] | None:
+def _agreement_figure(report: RoutingReport) -> Figure:
     legends = {
         "flip_rate": "flips",
         "matched_flip_rate": "after matching",
@@ -260,6 +186,31 @@ def _agreement_figure(report: RoutingReport) -> tuple[str, str] | None:
     )
 
 
+def _next_figure(report: RoutingReport) -> Figure:
+    svg = _series(report, {"next_information": "I(T;T')", "next_bias": "bias"}, "nats")
+    if svg is None:
+        return None
+    return svg, (
+        "What the expert of a slot tells about that of the next layer on the same token, by layer: "
+        "what lies above the bias is paths through the model."
+    )
+
+
+def _phase_figure(report: RoutingReport) -> Figure:
+    legends = {
+        "prefill_violation": "MaxVio prefill",
+        "decode_violation": "MaxVio decode",
+        "phase_distance": "moved",
+    }
+    svg = _series(report, legends, "a ratio")
+    if svg is None:
+        return None
+    return svg, (
+        "The busiest expert's excess over the mean load at positions of the prompt and at those "
+        "that were generated, by layer, and the share of the work that moves between the two."
+    )
+
+
 def _range(values: Sequence[float]) -> str:
     low = f"{min(values):.3g}"
     high = f"{max(values):.3g}"
@@ -269,7 +220,7 @@ def _range(values: Sequence[float]) -> str:
 # --- the load, expert by expert ---
 
 
-def _load_figure(report: RoutingReport) -> tuple[str, str] | None:
+def _load_figure(report: RoutingReport) -> Figure:
     layers = [layer for layer in report.layers if layer.load]
     if not layers:
         return None
@@ -278,7 +229,7 @@ def _load_figure(report: RoutingReport) -> tuple[str, str] | None:
     loads = shares * report.n_experts
     n_dead = sum(len(layer.dead_experts) for layer in layers)
     if len(report.layers) == 1:
-        svg = _svg(lambda axes: _draw_load(axes, loads[0]), 3.2)
+        svg = panels_svg(lambda axes: _draw_load(axes, loads[0]), 3.2)
         return svg, (
             "Load of each expert over the mean load, busiest first. The dashed line is balance; "
             f"the busiest lies at {loads[0].max():.2f}, {n_dead} of {report.n_experts} serve no "
@@ -286,7 +237,7 @@ def _load_figure(report: RoutingReport) -> tuple[str, str] | None:
         )
     busiest = max(layers, key=_violation)
     height = 2.4 + 0.1 * min(len(report.layers), 40)
-    svg = _svg(lambda axes: _draw_loads(axes, report, loads), height)
+    svg = panels_svg(lambda axes: _draw_loads(axes, report, loads), height)
     return svg, (
         "Load of each expert in each layer over the mean load: 1 is balance, dark blue is idle, "
         f"yellow is busy. The busiest expert, in layer {busiest.name}, has "
@@ -301,8 +252,8 @@ def _violation(layer: LayerReport) -> float:
 
 
 def _draw_load(axes: Any, load: np.ndarray) -> None:
-    axes.bar(range(len(load)), -np.sort(-load), color=_BLUE, width=0.85)
-    axes.axhline(1, color=_INK, ls="--", lw=1.2)
+    axes.bar(range(len(load)), -np.sort(-load), color=BAR_COLOUR, width=0.85)
+    axes.axhline(1, color=INK, ls="--", lw=1.2)
     axes.grid(axis="x", visible=False)
     axes.set(xlabel="experts, from the busiest", ylabel="load over the mean load")
 
@@ -314,6 +265,6 @@ def _draw_loads(axes: Any, report: RoutingReport, loads: np.ndarray) -> None:
         loads, aspect="auto", cmap="cividis", vmin=0, vmax=top, interpolation="nearest"
     )
     axes.grid(visible=False)
-    _name_layers(axes.yaxis, report)
+    name_layers(axes.yaxis, report)
     axes.set(xlabel="expert")
     axes.figure.colorbar(image, label="load over the mean load", extend="max")
