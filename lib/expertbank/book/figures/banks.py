@@ -369,6 +369,37 @@ PEER_LOOKS = {
 }
 
 
+# the other solvers of the table lie between these; the cycle has looks for all but the last
+RACED = (
+    "ours",
+    "Blahut-Arimoto",
+    "squared extrapolation",
+    "constrained BA",
+    "CommOT",
+    "root tracking",
+    "cvxpy + CLARABEL",
+    "QICS",
+)
+
+
+def solved_within(rows: list[dict]) -> Figure:
+    """Share of the reference problems that a peer has solved within a time, from
+    benchmarks/reference_peers.py."""
+    figure, ax = canvas(height=4.2)
+    longest = max(row["seconds"] for row in rows if row["seconds"])
+    for peer in RACED:
+        own = [row for row in rows if row["peer"] == peer]
+        times = sorted(row["seconds"] for row in own if row["outcome"] == "solved")
+        shares = np.arange(1, len(times) + 1) / max(len(own), 1)
+        line = np.repeat(shares, 2)
+        until = np.repeat([*times, longest], 2)[1:-1]
+        look = {"color": RED, "marker": "x", "ls": ":"} if peer == RACED[-1] else {}
+        ax.plot(until, line, label=peer, markevery=4, ms=4, **look)
+    ax.set(xscale="log", xlabel="seconds", ylabel="share of the problems solved", ylim=(0, 1.03))
+    legend_below(figure, 3)
+    return figure
+
+
 def benchmark_growth(results: dict) -> Figure:
     """Seconds for one price against inputs and against experts, from benchmarks/solver.py, with the
     fitted slopes."""
