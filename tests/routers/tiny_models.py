@@ -67,6 +67,7 @@ OWN = {
         "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1,
         "mamba_chunk_size": 4, "layer_types": ["mamba", "attention"],
     },
+    "hy_v4_vl": {"qk_rope_head_dim": 8, "rope_parameters": ROPE},
     "jamba": {
         "attn_layer_offset": 1, "attn_layer_period": 2, "mamba_d_state": 8,
         "expert_layer_offset": 0, "expert_layer_period": 1, "use_mamba_kernels": False,
