@@ -4,7 +4,7 @@ Nats.
 The folder `data/reference` holds three files. `tables.npz` has the table (N, R) of losses of each
 problem under the problem's name, and weights (N,), not uniform, under `name.weights`; a table that
 is cut from a shipped bank is not stored again. `problems.json` has `date`, `tolerance` and a list
-`problems`, whose fields are
+`problems`, whose fields are ::
 
     name, family, what          the problem in words
     lam                         price of a nat, in units of loss
