@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed router-model in-network small-banks fashion \
-  reproduce batch-sizes report reference-set reference-peers reference-peers removals selection benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
+  reproduce batch-sizes report reference-set reference-peers removals selection benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -109,10 +109,6 @@ selection: $(TEST)  ## the Gaussian theory beside simulation on every shipped ba
 
 removals: $(TEST)  ## what 22 banks lose as experts go, into build/removals (resumes; 10 minutes)
 	python benchmarks/removals.py
-
-reference-peers: $(TEST)  ## other solvers on the reference problems, into build/peers (resumes; wants an idle machine)
-	$(INSTALL) --editable '.[bench]'
-	python benchmarks/reference_peers.py
 
 reference-peers: $(TEST)  ## other solvers on the reference problems, into build/peers (resumes; wants an idle machine)
 	$(INSTALL) --editable '.[bench]'

@@ -33,7 +33,6 @@ SHIPPED_PLACES = {
     "router-model": "router-model",
     "reference": "reference",
     "peers": "peers",
-    "peers": "peers",
     "removals": "removals",
     "selection": "selection",
     "in-network": "in-network",
