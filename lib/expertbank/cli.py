@@ -16,6 +16,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +212,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _check_train(options: argparse.Namespace, what: str) -> None:
     """Refuse options of `train` that belong to other things than what is trained."""
-    if options.data != "mnist" and what in ("testbed", "router-model"):
-        raise ValueError(f"--data is {options.data!r}; {what} is trained on a corpus of text")
+    if options.data != "mnist" and what not in ("mnist", "specialists", "family", "gates"):
+        raise ValueError(f"--data is {options.data!r}; {what} is trained on data of its own")
     if options.banks and what != "gates":
         raise ValueError(f"--banks is {options.banks!r}; only gates are trained for banks")
     if options.no_weights and what not in ("mnist", "specialists"):
@@ -538,10 +540,14 @@ def _add_routes(commands) -> None:
     option("--positions", type=int, default=0, metavar="P", help=positions)
     tokens = "count by token of a vocabulary of V"
     option("--tokens", type=int, default=0, metavar="V", help=tokens)
+    step = "tokens computed at once, where FILE does not say it"
+    option("--step", type=int, metavar="N", help=step)
     option("--layer", action="append", help="only this layer; may be given again")
     against = "choices of another run or checkpoint on the same tokens"
     option("--against", metavar="FILE2", help=against)
-    option("--explain", action="store_true", help="one sentence on every number")
+    _add_further(option)
+    explain = "of every number: what it is, its unit, what would be good to see"
+    option("--explain", action="store_true", help=explain)
     option("--json", metavar="OUT", help="also write all numbers as JSON")
     page = "also write one page with figures, to be opened in a browser"
     option("--html", metavar="OUT", help=page)
@@ -571,6 +577,22 @@ def _add_reading(option) -> None:
     column = "what a column is called here, as doc=sequence; text= leaves it out"
     option("--column", action="append", default=[], metavar="NAME=OURS", help=column)
     option("--by-file", action="store_true", help="each FILE numbers its own sequences")
+
+
+def _add_further(option) -> None:
+    """What a report shows on request."""
+    option("--words", metavar="FILE", help="vocabulary that names tokens: tokenizer.json, or lines")
+    option("--transitions", action="store_true", help="experts of each layer against the next's")
+    decode = "first position that was generated, where all prompts are as long; needs --positions"
+    option("--decode-from", type=int, metavar="P", help=decode)
+    earlier = "the same router earlier, choices or statistics; give it again, in order"
+    option("--checkpoint", action="append", default=[], metavar="FILE", help=earlier)
+    option("--beside", metavar="FILE", help="another run, side by side: choices or statistics")
+    option("--devices", type=int, metavar="G", help="say what G devices pay to share the experts")
+    option("--replicas", type=int, default=0, metavar="R", help="also place R further slots")
+    option("--map", metavar="FILE", help="also judge this map, as an engine loads it")
+    option("--hidden", type=int, metavar="H", help="hidden size, for bytes")
+    option("--bytes", type=float, default=2, metavar="B", help="of a number, both ways; default 2")
 
 
 def _add_regret(what) -> None:
@@ -608,27 +630,18 @@ def _routes_place(options: argparse.Namespace) -> None:
       expertbank routes place vllm.npz --experts 64 --devices 8 --engine vllm --out map.json
     """
     from expertbank.routers.communication import judge_placements
-    from expertbank.routers.formats import read_routing
     from expertbank.routers.placement import save_placement
     from expertbank.routers.statistics import RouterStatistics
 
     check_outputs([options.out], options.file)
     counted = _statistics(options, n_domains=0)
     sizes = RouterStatistics(counted.n_experts, counted.n_chosen)
+    kinds = _placements(sizes.n_chosen, options.replicas)
     kind = options.kind
-    kinds = {"contiguous": 0, "load": 0}
-    if sizes.n_chosen > 1:
-        kinds["coactivation"] = 0
     if kind is None:
-        kind = list(kinds)[-1]
-    if options.replicas:
-        kinds["replicated"] = options.replicas
+        kind = [each for each in kinds if each != "replicated"][-1]
     kinds.setdefault(kind, 0)
-
-    def read():
-        known = {"n_experts": counted.n_experts, "n_chosen": options.chosen}
-        return read_routing(options.file, options.format, columns=_columns(options), **known)
-
+    read = _reader(options, counted.n_experts)
     found = judge_placements(read, sizes, options.devices, kinds, options.step)
     print(f"{'layer':10}{'placement':14}{'devices':>9}{'sent':>7}{'busiest':>9}{'95 %':>7}")
     for name, ways in found.items():
@@ -641,6 +654,24 @@ def _routes_place(options: argparse.Namespace) -> None:
         save_placement(options.out, maps, options.devices, options.engine)
 
 
+def _placements(n_chosen: int, replicas: int) -> dict[str, int]:
+    """Replicas by kind of placement, of the kinds that make sense."""
+    kinds = {"contiguous": 0, "load": 0}
+    if n_chosen > 1:
+        kinds["coactivation"] = 0
+    if replicas:
+        kinds["replicated"] = replicas
+    return kinds
+
+
+def _reader(options: argparse.Namespace, n_experts: int) -> Callable[[], Any]:
+    """What reads the choices in FILE, from the start each time."""
+    from expertbank.routers.formats import read_routing
+
+    known = {"n_experts": n_experts, "n_chosen": options.chosen, "columns": _columns(options)}
+    return partial(read_routing, options.file, options.format, **known)
+
+
 def _routes_report(options: argparse.Namespace) -> None:
     """report on a router, layer by layer
 
@@ -648,29 +679,60 @@ def _routes_report(options: argparse.Namespace) -> None:
     {formats}
 
     All information is in nats (divide by 0.693 for bits). First look at:
-      dead, MaxVio  experts without work, and how much the busiest has beyond its share
+      dead, MaxVio  experts without work, and how much the busiest has beyond its share; the same
+                    of single steps, which expert parallelism waits for, is beside it (--step)
       I(X;T)        where weights are known, how far they differ from token to token: 0 is the
                     same for all, log E the most. Of choices alone there is H(T) - log k, which
                     says how even the load is and nothing about what the router looks at
       I(D;T)        specialisation by domain; evidence is a small "p, all layers": permutations of
                     the domains over whole sequences, corrected for the number of layers. Where
                     each sequence has one domain ("capped": yes) it is at most the column "cap"
-      --explain prints a sentence on every number. Rows without a route (cached, not captured,
-      padding) are left out and counted under "no route".
+    --explain prints of every number what it is, its unit and what would be good to see.
+
+    The report opens with a verdict on each layer, the worst five with what to do, and what was not
+    measured:
+      dead experts  some expert serves no token, of 50 slots an expert or more
+      skewed        the busiest expert has over twice the mean load, or utilisation is below 0.8
+      no evidence of specialisation   "p, all layers" is above 0.05
+      fine          none of these, and both were measured; not known: something was not
+    With --devices there is what expert parallelism pays, judged on every second sequence: devices a
+    token, bytes of dispatch and combine (--hidden), the busiest device of a step, traffic between
+    devices, the share of slots dropped at a capacity factor.
+
+    Rows without a route (cached, not captured, padding) are left out and counted under "no route".
 
     examples:
       expertbank routes report routes.npz --explain
       expertbank routes report routes.npz --html report.html --json report.json
       expertbank routes report vllm.npz --format vllm --experts 64 --layer 3 --layer 4
       expertbank routes report responses.jsonl traces/ --experts 128 --chosen 8
-      expertbank routes report step_1000.npz --against step_2000.npz
+      expertbank routes report rollout.npz --against trainer.npz
+      expertbank routes report step_3000.npz --checkpoint step_1000.npz --checkpoint step_2000.npz
+      expertbank routes report routes.npz --devices 8 --hidden 4096 --html report.html
     """
-    from expertbank.routers.report import routing_report
     from expertbank.routers.report_page import write_html
 
-    check_outputs([options.json, options.html], [*options.file, options.against])
+    further = [options.against, options.words, options.map, options.beside, *options.checkpoint]
+    check_outputs([options.json, options.html], [*options.file, *further])
+    report = _report_of(options)
+    print(report.table(explain=options.explain), end="")
+    if options.json:
+        text = json.dumps(report.json(), indent=2, allow_nan=False) + "\n"
+        write_atomically(options.json, lambda file: file.write(text.encode()))
+    if options.html:
+        write_html(report, options.html)
+
+
+def _report_of(options: argparse.Namespace) -> Any:
+    """The report that was asked for, on FILE and what stands beside it."""
+    from expertbank.routers.agreement import layer_transitions
+    from expertbank.routers.maps import read_words
+    from expertbank.routers.report import routing_report
+
+    if options.decode_from is not None and not options.positions:
+        raise ValueError("--decode-from needs --positions P, which counts by position")
     labels = {"n_domains": options.domains, "n_positions": options.positions}
-    statistics = _statistics(options, n_tokens=options.tokens, **labels)
+    statistics = _statistics(options, n_tokens=options.tokens, step=options.step, **labels)
     layers = None
     if options.layer:
         layers = [_layer_name(text) for text in options.layer]
@@ -679,13 +741,58 @@ def _routes_report(options: argparse.Namespace) -> None:
         agreements = _agreements(options, statistics.n_experts)
     if layers is not None:
         agreements = {name: found for name, found in agreements.items() if name in layers}
-    report = routing_report(statistics, agreements, layers)
-    print(report.table(explain=options.explain), end="")
-    if options.json:
-        text = json.dumps(report.json(), indent=2, allow_nan=False) + "\n"
-        write_atomically(options.json, lambda file: file.write(text.encode()))
-    if options.html:
-        write_html(report, options.html)
+    transitions = None
+    if options.transitions:
+        read = _reader(options, statistics.n_experts)
+        transitions = layer_transitions(read(), statistics.n_experts)
+    report = routing_report(
+        statistics,
+        agreements,
+        layers,
+        transitions=transitions,
+        decode_from=options.decode_from,
+        words=read_words(options.words) if options.words else None,
+        costs=_costs(options, statistics) if options.devices else None,
+    )
+    earlier = [(path, _report_beside(options, path)) for path in options.checkpoint]
+    beside = None
+    if options.beside:
+        beside = (options.beside, _report_beside(options, options.beside))
+    return replace(report, checkpoints=tuple(earlier), beside=beside)
+
+
+def _report_beside(options: argparse.Namespace, path: str) -> Any:
+    """The report on another file, read as FILE was."""
+    from expertbank.routers.report import routing_report
+
+    own = argparse.Namespace(**{**vars(options), "file": [path]})
+    labels = {"n_domains": options.domains, "n_positions": options.positions}
+    statistics = _statistics(own, n_tokens=options.tokens, step=options.step, **labels)
+    return routing_report(statistics)
+
+
+def _costs(options: argparse.Namespace, statistics: Any) -> Any:
+    """What devices pay to share the experts; a map of one's own is judged too."""
+    from expertbank.routers.communication import communication_costs
+    from expertbank.routers.placement import load_placement
+    from expertbank.routers.report import in_natural_order
+    from expertbank.routers.statistics import RouterStatistics
+
+    sizes = RouterStatistics(statistics.n_experts, statistics.n_chosen)
+    given = None
+    if options.map:
+        names = in_natural_order(statistics.layers)
+        given = dict(zip(names, load_placement(options.map)))
+    return communication_costs(
+        _reader(options, statistics.n_experts),
+        sizes,
+        options.devices,
+        _placements(sizes.n_chosen, options.replicas),
+        256 if options.step is None else options.step,
+        options.hidden,
+        options.bytes,
+        given,
+    )
 
 
 def _routes_regret(options: argparse.Namespace) -> None:
@@ -757,12 +864,11 @@ def _layer_name(text: str) -> int | str:
 
 def _agreements(options: argparse.Namespace, n_experts: int) -> dict:
     from expertbank.routers.agreement import compare_routing
-    from expertbank.routers.formats import read_routing
 
     try:
-        known = {"n_experts": n_experts, "n_chosen": options.chosen, "columns": _columns(options)}
-        ours = read_routing(options.file, options.format, **known)
-        others = read_routing(options.against, options.format, **known)
-        return compare_routing(ours, others, n_experts)
+        own = argparse.Namespace(**{**vars(options), "file": options.against})
+        ours = _reader(options, n_experts)
+        others = _reader(own, n_experts)
+        return compare_routing(ours(), others(), n_experts)
     except ValueError as error:
         raise ValueError(f"--against compares two runs choice by choice: {error}") from error

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+from expertbank.cli import main
 from expertbank.routers import (
     Agreement,
     RouterStatistics,
@@ -18,8 +19,10 @@ from expertbank.routers import (
 from expertbank.routers.agreement import NEAR_TIE, TIE_MARGINS, layer_transitions
 from expertbank.routers.communication import FACTORS, communication_costs, dropped_share
 from expertbank.routers.maps import FEWEST_OF_TOKEN, TOP_TOKENS, layer_map, read_words
+from expertbank.routers.nulls import LEVEL
 from expertbank.routers.placement import ENGINES, load_placement, save_placement
 from expertbank.routers.report_page import html_page
+from expertbank.routers.verdicts import FEWEST_SLOTS, LEAST_UTILISATION, MOST_VIOLATION
 
 N_EXPERTS, K, LENGTH = 8, 2, 24
 
@@ -270,6 +273,7 @@ def numbers_in(value):
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from (f"{value:,}", str(value), f"{value:.4f}", f"{value:.3f}", f"{value:.2f}")
         yield from (f"{value:.3g}", f"{value:.1f}", f"{value:.1e}")
+        yield f"{value:,.0f}"
 
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?")
@@ -314,3 +318,74 @@ def test_pictures_are_of_the_worst_layers_and_few():
     report = routing_report(statistics)
     assert len(report.maps) == 4 and report.maps[0].layer == 6
     assert report.worst()[0][0].layer == 6
+
+
+# --- the command ---
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Choices of two runs on the same tokens, statistics of an earlier one, a vocabulary, a map."""
+    place = tmp_path_factory.mktemp("routes")
+    for name, seed in (("ours", 0), ("theirs", 3)):
+        _, fed = a_run(seed)
+        arrays = {name: np.stack([fed[i][name] for i in fed]) for name in ("chosen",)}
+        labels = {key: a_run(0)[1][0][key] for key in ("domain", "token", "sequence", "position")}
+        np.savez(place / f"{name}.npz", **arrays, **labels, n_experts=N_EXPERTS)
+    a_run(5, skew=1.0)[0].save(place / "early.npz")
+    (place / "words.txt").write_text("\n".join(f"<w{i}>" for i in range(12)))
+    save_placement(place / "map.json", dict.fromkeys(range(3), np.arange(N_EXPERTS)), 2, "vllm")
+    return place
+
+
+def test_the_command_shows_all_of_it(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    sizes = "--positions 24 --decode-from 10 --tokens 12 --words words.txt"
+    runs = "--against theirs.npz --checkpoint early.npz --beside theirs.npz --transitions"
+    costs = "--devices 2 --replicas 2 --map map.json --hidden 100 --bytes 1 --step 48"
+    outputs = "--json out.json --html out.html"
+    line = f"routes report ours.npz {sizes} {runs} {costs} {outputs}"
+    assert main(line.split()) == 0
+    out = capsys.readouterr().out
+    written = json.loads((folder / "out.json").read_text())
+    assert [*written["checkpoints"], *written["beside"]] == ["early.npz", "theirs.npz"]
+    kinds = ["contiguous", "load", "coactivation", "replicated", "given"]
+    assert list(written["costs"]["traffic"]) == kinds and written["costs"]["step"] == 48
+    mean = written["costs"]["mean"]
+    assert mean["devices"]["given"] == mean["devices"]["contiguous"]
+    assert mean["dispatch_bytes"]["load"] == pytest.approx(100 * mean["sent"]["load"])
+    (layer, *_) = written["layers"]
+    assert layer["next_layer"] == "1" and layer["phase_distance"] > 0
+    assert layer["flip_rate"] > 0.5 and written["maps"][0]["tokens"][0]["word"] == "<w0>"
+    for heading in ("Communication on 2 devices, 48 tokens a step", "Checkpoints", "Side by side"):
+        assert f"\n{heading}" in out
+    assert out.splitlines()[1].startswith("Verdict by layer: ")
+    assert "&lt;w0&gt;" in (folder / "out.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--decode-from 3", "--decode-from needs --positions"),
+        ("--devices 3", "evenly"),
+        ("--devices 2 --map words.txt", "cannot be read as a map of experts"),
+        ("--tokens 12 --words none.json", "none.json does not exist"),
+        ("--checkpoint none.npz", "none.npz does not exist"),
+        ("--beside words.txt", "words.txt"),
+        ("--json map.json --devices 2 --map map.json", "are the same file"),
+    ],
+)
+def test_the_command_names_what_is_wrong(folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    assert main(["routes", "report", "ours.npz", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
+def test_the_help_says_the_limits_of_the_verdicts(capsys):
+    with pytest.raises(SystemExit):
+        main(["routes", "report", "--help"])
+    text = capsys.readouterr().out
+    for limit in (f"{FEWEST_SLOTS} slots", f"below {LEAST_UTILISATION}", f"above {LEVEL}"):
+        assert limit in text
+    assert 1 + MOST_VIOLATION == 2 and "over twice the mean load" in text

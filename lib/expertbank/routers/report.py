@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from expertbank._checks import as_count
-from expertbank._files import printable
+from expertbank._files import json_ready, printable
 from expertbank.routers import measures
 from expertbank.routers.agreement import TIE_MARGINS, Agreement
 from expertbank.routers.communication import FACTORS, Cost, Costs
@@ -287,22 +287,18 @@ class RoutingReport:
     def json(self) -> dict[str, Any]:
         """Everything as plain dicts and lists that `json.dumps` takes; what is not known is
         None."""
-        layers = [
-            {name: _plain(value) for name, value in dataclasses.asdict(layer).items()}
-            for layer in self.layers
-        ]
         return {
             "units": "nats",
             "n_experts": self.n_experts,
             "n_chosen": self.n_chosen,
-            "pooled_balance_loss": _plain(self.pooled_balance_loss),
+            "pooled_balance_loss": json_ready(self.pooled_balance_loss),
             "title": self.title(),
             "headline": self.headline(),
             "unmeasured": self.unmeasured(),
             "notes": self.notes(),
             "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "worst": [layer.layer for layer, _ in self.worst()],
-            "layers": layers,
+            "layers": json_ready(self.layers),
             "relabellings": self.relabellings,
             "maps": [dataclasses.asdict(each) for each in self.maps],
             "costs": None if self.costs is None else _costs_json(self.costs),
@@ -354,7 +350,7 @@ def routing_report(
     known = statistics.layers
     agreements = {} if agreements is None else agreements
     transitions = {} if transitions is None else transitions
-    names = sorted(known, key=_natural) if layers is None else list(layers)
+    names = in_natural_order(known) if layers is None else list(layers)
     _check_layers(known, names, agreements)
     nulls = _nulls(statistics, as_count(relabellings, "relabellings"))
     adjusted = family_p(nulls)
@@ -389,9 +385,7 @@ def _check_layers(
     """Raise ValueError for layers that are not among those known, and where there is none."""
     for name in [*names, *agreements]:
         if name not in known:
-            raise ValueError(
-                f"there is no layer {name!r}; allowed are {sorted(known, key=_natural)}"
-            )
+            raise ValueError(f"there is no layer {name!r}; allowed are {in_natural_order(known)}")
     if not names:
         raise ValueError("the statistics hold no layer; update them first")
 
@@ -454,7 +448,14 @@ def cost_rows(costs: Costs) -> list[list[str]]:
         "busiest_95": "p95",
     }
     means = {name: costs.mean(name) for name in names}
-    rows = [[kind, *(shown(means[name][kind]) for name in names)] for kind in costs.kinds()]
+    rows = []
+    for kind in costs.kinds():
+        numbers = {name: means[name][kind] for name in names}
+        cells = [
+            shown(round(value)) if name.endswith("_bytes") and value is not None else shown(value)
+            for name, value in numbers.items()
+        ]
+        rows.append([kind, *cells])
     return [["placement", *names.values()], *rows]
 
 
@@ -591,16 +592,18 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + more
 
 
+def in_natural_order(layers: Iterable[Layer]) -> list[Layer]:
+    """Layers by their numbers, or the numbers in their names.
+
+    >>> in_natural_order(["layers.10", "layers.9"])
+    ['layers.9', 'layers.10']
+    """
+    return sorted(layers, key=_natural)
+
+
 def _natural(name: Layer) -> list[int | str]:
     """Sorts layer 10 after layer 9, as a number or within a name."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", str(name)))]
-
-
-def _plain(value: Any) -> Any:
-    """nan and infinity have no place in JSON."""
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _pooled_balance_loss(layers: list[LayerStatistics]) -> float | None:
