@@ -48,6 +48,7 @@ FOLDERS = {
     "testbed": "testbed",
     "router-model": "router-model",
     "in-network": "in-network",
+    "small-banks": "small-banks",
 }
 
 
@@ -137,8 +138,8 @@ def _command(
 def _add_train(commands) -> None:
     option = _command(commands, "train", _train)
     what = (
-        "mnist is the papers' bank, family its replicates, specialists and gates what comes after; "
-        "these are of the data set that --data names"
+        "mnist is the papers' bank, family its replicates, specialists and gates what comes after, "
+        "all of the data set that --data names; small-banks are on MNIST-1D"
     )
     option("bank", choices=list(FOLDERS), help=what)
     option("--data", choices=list(DATA_SETS), default="mnist", help="images, default mnist")
@@ -179,7 +180,7 @@ def _train(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None:
             recipe[name] = value
-    if recipe and what in ("family", "gates", "testbed", "router-model", "in-network"):
+    if recipe and what not in ("mnist", "specialists"):
         raise ValueError(
             f"{what} has recipes of its own; {sorted(recipe)} is for a single bank alone"
         )
@@ -198,6 +199,10 @@ def _train(options: argparse.Namespace) -> None:
         from expertbank.training.router_model import train_router_model
 
         train_router_model(folder, download=options.download)
+    elif what == "small-banks":
+        from expertbank.training.small_banks import train_small_banks
+
+        train_small_banks(folder, n_jobs=options.jobs)
     elif what == "in-network":
         from expertbank.training.in_network import train_in_network
 

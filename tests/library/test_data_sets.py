@@ -283,7 +283,10 @@ def test_each_data_set_has_a_place_of_its_own(torch, tmp_path, monkeypatch, what
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["testbed", "--data", "fashion"], "--data is 'fashion'; testbed is trained on a corpus"),
+        (
+            ["testbed", "--data", "fashion"],
+            "--data is 'fashion'; testbed is trained on data of its own",
+        ),
         (["mnist", "--banks", "here"], "--banks is 'here'; only gates are trained for banks"),
         (["gates", "--no-weights"], "--no-weights is for a single bank"),
         (["gates", "--data", "kmnist"], "no bank named 'kmnist' in"),
@@ -298,4 +301,4 @@ def test_help_says_what_the_names_mean(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "mnist is the papers' bank" in said and "of the data set that --data names" in said
+    assert "mnist is the papers' bank" in said and "of the data set that --data names;" in said
