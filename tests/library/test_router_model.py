@@ -13,6 +13,8 @@ from expertbank.cli import main  # noqa: E402
 from expertbank.gates import linear_gate  # noqa: E402
 from expertbank.reproduction.compare import compare  # noqa: E402
 from expertbank.reproduction.verify import verify  # noqa: E402
+from expertbank.routers.formats import read_routing  # noqa: E402
+from expertbank.routers.hooks import record_routing  # noqa: E402
 from expertbank.routers.loss_tables import loss_table  # noqa: E402
 from expertbank.routers.models import load_model, text_batches  # noqa: E402
 from expertbank.routers.regret import router_regret  # noqa: E402
@@ -61,14 +63,14 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path, monkeypatch, little):
         train_router_model(tmp_path / "two", replace(TINY, steps=6))
     train_router_model(tmp_path / "two", TINY)
     assert compare(tmp_path / "one", tmp_path / "two").lines() == [
-        "router models: 6 of 6 files identical"
+        "router models: 7 of 7 files identical"
     ]
     with pytest.raises(FileExistsError, match="already holds a router model"):
         train_router_model(tmp_path / "two", TINY)
     train_router_model(tmp_path / "other", replace(TINY, seed=1))
     with pytest.raises(ValueError, match="different recipes"):
         compare(tmp_path / "one", tmp_path / "other")
-    assert verify(tmp_path / "two") == ("hashes match of 5 files; 2 loss tables of 576 tokens read")
+    assert verify(tmp_path / "two") == ("hashes match of 6 files; 2 loss tables of 576 tokens read")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,26 @@ def test_the_shipped_tables_are_those_of_the_shipped_model(mix):
         assert (table.chosen[:] == shipped.chosen[:n]).mean() > 0.999
         assert np.abs(table.features[:] - shipped.features[:n]).max() < 0.1
         assert np.abs(table.probabilities[:] - shipped.probabilities[:n]).max() < 0.001
+
+
+def test_the_shipped_routing_is_that_of_the_shipped_model(mix):
+    """As a recorder hears it, of the first texts of the first language and the last."""
+    tables = load_router_tables()
+    counts = tables.manifest["tables"]
+    read = dict(read_routing(tables.routing))
+    assert list(read) == [0, 1, 2]
+    assert len(np.unique(read[0]["sequence"])) == counts["routed_sequences"] == 512
+    assert len(np.unique(tables.arrays["sequence"])) == counts["judged_sequences"]
+    for language in (0, 7):
+        ids = mix.held_out[language, -64:-61].astype(np.int64)
+        with record_routing(load_model(SHIPPED)) as recorder:
+            recorder(input_ids=ids)
+        for layer, arrays in read.items():
+            own = np.isin(arrays["sequence"], np.arange(3) + 64 * language)
+            assert (arrays["domain"][own] == language).all()
+            np.testing.assert_array_equal(arrays["token"][own], ids.ravel())
+            slots = np.bincount(arrays["chosen"][own].ravel(), minlength=16)
+            assert np.abs(slots - recorder.statistics.layers[layer].slots).sum() <= 2
 
 
 def test_no_gate_on_the_routers_input_is_known_to_beat_it():

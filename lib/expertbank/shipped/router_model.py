@@ -11,9 +11,10 @@ import numpy as np
 
 from expertbank._checks import as_count
 from expertbank._files import read_arrays, write_atomically
-from expertbank.shipped.manifest import open_sealed
+from expertbank.shipped.manifest import check_file, open_sealed
 
 LOSSES = "losses.npz"
+ROUTING = "routing.npz"  # for `routers.read_routing`
 LEVELS = 127  # of a feature, on each side of 0
 
 
@@ -52,6 +53,12 @@ class RouterTables:
     @property
     def n_layers(self) -> int:
         return len(self.arrays["change"])
+
+    @property
+    def routing(self) -> Path:
+        """File with what the routers chose on held-out texts, its hash checked, for
+        `routers.read_routing`."""
+        return check_file(self.folder, self.manifest, ROUTING)
 
     def layer(self, index: int) -> RouterLayer:
         """The table of a layer, counted from 0."""
@@ -119,3 +126,16 @@ def save_tables(folder: str | os.PathLike, tables: Mapping[str, np.ndarray]) -> 
     }
     path = Path(folder) / LOSSES
     write_atomically(path, lambda file: np.savez_compressed(file, **small))
+
+
+def save_routing(folder: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write what the routers chose, as `routers.read_routing` takes it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_routing(folder, {"chosen": np.zeros((3, 8, 2), np.int8)})
+    ...     read_arrays(Path(folder, ROUTING))["chosen"].shape
+    (3, 8, 2)
+    """
+    path = Path(folder) / ROUTING
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))

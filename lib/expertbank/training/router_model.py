@@ -26,7 +26,7 @@ from expertbank.routers.loss_tables import loss_table
 from expertbank.routers.models import load_model
 from expertbank.routers.regret import FIT_PRICES, fitted_weights
 from expertbank.shipped.manifest import check_free, seal
-from expertbank.shipped.router_model import LOSSES, save_tables
+from expertbank.shipped.router_model import LOSSES, ROUTING, save_routing, save_tables
 from expertbank.training.corpus import COMMIT, CORPUS_SHA256, MIXES, Mix, load_mix
 from expertbank.training.resumable import provenance, resumed
 from expertbank.training.testbed_model import batches
@@ -34,6 +34,9 @@ from expertbank.training.testbed_model import batches
 CHECKPOINT = "checkpoint.safetensors"
 SAVED_EVERY = 50  # steps: half a minute
 WEIGHTS = "model.safetensors"
+# held-out texts of each language: those of the loss tables, of these the judged ones, and those
+# whose routing ships
+N_ROWS, N_JUDGED, N_ROUTED = 48, 8, 64
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def train_router_model(
         manifest["held_out_loss"] = round(held_out_loss(judged, mix.held_out), 4)
         manifest["parameters"] = model.num_parameters()
         save_tables(whole, tables_of(judged, mix.held_out))
-        seal(whole, manifest, [*names, LOSSES])
+        manifest["tables"] = counted_texts(len(mix.languages))
+        save_routing(whole, routing_of(judged, mix.held_out))
+        seal(whole, manifest, [*names, LOSSES, ROUTING])
 
 
 def build_model(recipe: ModelRecipe) -> MixtralForCausalLM:
@@ -291,7 +296,7 @@ def held_out_loss(model: Any, sequences: np.ndarray) -> float:
 
 
 def tables_of(
-    model: Any, sequences: np.ndarray, n_rows: int = 48, n_judged: int = 8
+    model: Any, sequences: np.ndarray, n_rows: int = N_ROWS, n_judged: int = N_JUDGED
 ) -> dict[str, np.ndarray]:
     """What ships of the loss tables of held-out sequences (D, S, L), every layer: `n_judged` of
     `n_rows` sequences of each language, with gates fitted on the others.
@@ -324,6 +329,70 @@ def tables_of(
     shared = {name: stacked.pop(name)[0] for name in ("loss", "sequence")}
     language = shared["sequence"] % n_domains
     return stacked | shared | {"language": language, "lam": np.array(FIT_PRICES)}
+
+
+def counted_texts(n_languages: int) -> dict[str, int]:
+    """How many texts the shipped arrays are of.
+
+    >>> counted_texts(8)["fitted_sequences"]
+    320
+    """
+    return {
+        "judged_sequences": N_JUDGED * n_languages,
+        "fitted_sequences": (N_ROWS - N_JUDGED) * n_languages,
+        "routed_sequences": N_ROUTED * n_languages,
+    }
+
+
+def routing_of(
+    model: Any, sequences: np.ndarray, n_routed: int = N_ROUTED
+) -> dict[str, np.ndarray]:
+    """What the routers choose on the last `n_routed` held-out sequences of each language of
+    (D, S, L), all layers, as `read_routing` takes it.
+
+    >>> model = build_model(ModelRecipe(vocabulary=40, width=16, n_experts=4, layers=1))
+    >>> sequences = np.random.default_rng(0).integers(0, 40, (2, 4, 8))
+    >>> routing_of(model, sequences, n_routed=3)["chosen"].shape
+    (1, 48, 2)
+    """
+    rows = sequences[:, -n_routed:].reshape(-1, sequences.shape[2])
+    n_texts, length = rows.shape
+    chosen, weights = _choices(model, rows)
+    sequence = np.repeat(np.arange(n_texts), length)
+    return {
+        "chosen": chosen.astype(np.int8),
+        "weights": weights.astype(np.float16),
+        "layer": np.arange(len(chosen)),
+        "n_experts": np.array(model.config.num_local_experts),
+        "domain": (sequence // (n_texts // len(sequences))).astype(np.int8),
+        "sequence": sequence.astype(np.int16),
+        "position": np.tile(np.arange(length, dtype=np.int16), n_texts),
+        "token": rows.ravel().astype(np.int16),
+    }
+
+
+@torch.no_grad()
+def _choices(model: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Experts and weights, (layers, N, k) both, that the experts of a model are called with."""
+    called: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+    handles = []
+    for block in model.model.layers:
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        called.append(seen)
+        handles.append(
+            block.mlp.experts.register_forward_pre_hook(
+                lambda _, given, seen=seen: seen.append((given[1], given[2]))
+            )
+        )
+    for part in torch.from_numpy(rows.astype(np.int64)).split(64):
+        model(input_ids=part)
+    for handle in handles:
+        handle.remove()
+    chosen, weights = (
+        torch.stack([torch.cat([call[i] for call in seen]) for seen in called]).numpy()
+        for i in (0, 1)
+    )
+    return chosen, weights
 
 
 def _as_batches(sequences: np.ndarray, size: int = 16) -> list[dict[str, torch.Tensor]]:
