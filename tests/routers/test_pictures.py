@@ -312,6 +312,11 @@ def test_the_text_has_the_further_tables(full):
     assert "Tokens by lift" not in text and any("Tokens" in name for name in full.tables())
 
 
+def test_names_of_files_reach_no_terminal_unescaped(full):
+    named = dataclasses.replace(full, beside=("a\x1b[2J", full), checkpoints=(("\x1b[2J", full),))
+    assert "\x1b" not in named.table() and "Side by side: this run | a\\x1b" in named.table()
+
+
 def test_pictures_are_of_the_worst_layers_and_few():
     statistics, _ = a_run(layers=tuple(range(9)))
     statistics.layers[6].add(slots=[4000, *[0] * 7])

@@ -298,6 +298,10 @@ class Costs:
             found[kind] = None if None in values else float(np.mean(values))
         return found
 
+    def devices(self, kind: str) -> float:
+        """Devices that serve a token under a placement, mean over layers."""
+        return float(np.mean([each.devices for each in self.costs if each.placement == kind]))
+
     def traffic(self, kind: str) -> list[list[int]]:
         """(G, G) tokens by the device they are at and the one that serves them, of all layers."""
         tables = [cost.traffic for cost in self.costs if cost.placement == kind]

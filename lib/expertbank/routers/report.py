@@ -181,7 +181,7 @@ class RoutingReport:
         if self.checkpoints:
             found["Checkpoints, in their order"] = checkpoint_rows([*self.checkpoints, self.last])
         if self.beside is not None:
-            heading = f"Side by side: this run | {self.beside[0]}"
+            heading = f"Side by side: this run | {printable(self.beside[0], LONGEST_NAME)}"
             found[heading] = beside_rows(self, self.beside[1])
         return found
 

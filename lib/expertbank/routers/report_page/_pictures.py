@@ -54,7 +54,7 @@ def _panels(
         panels[0].figure.colorbar(panels[0].images[0], ax=panels, label=value, extend="max")
 
     height = sum(0.75 + row_height * min(len(table), 40) for table in tables)
-    return panels_svg(draw, 0.3 + height, len(maps))
+    return panels_svg(draw, max(1.9, 0.3 + height), len(maps))
 
 
 def _array(table: LiftTable) -> np.ndarray:
@@ -70,7 +70,8 @@ def _cut(name: str) -> str:
 
 def _names(maps: Sequence[LayerMap], report: RoutingReport) -> str:
     titles = {layer.layer: layer.name for layer in report.layers}
-    return ", ".join(titles[each.layer] for each in maps)
+    names = [titles[each.layer] for each in maps]
+    return f"layer {names[0]}" if len(names) == 1 else f"layers {', '.join(names)}"
 
 
 def domain_maps(report: RoutingReport) -> Figure:
@@ -81,19 +82,20 @@ def domain_maps(report: RoutingReport) -> Figure:
     shown_maps = [each for each in report.maps if each.domain_lift]
     largest = max(float(np.nanmax(_array(each.domain_lift))) for each in shown_maps)
     return svg, (
-        f"Domains and experts in layers {_names(shown_maps, report)}: the lift, P(expert given the "
+        f"Domains and experts in {_names(shown_maps, report)}: the lift, P(expert given the "
         f"domain) over P(expert). At 1 the expert ignores the domain; the largest is {largest:.2f}."
     )
 
 
 def phase_maps(report: RoutingReport) -> Figure:
     """Load of prompts over that of what is generated."""
-    svg = _panels(report, "phases", "", "expert", "load over the mean", 0.35)
+    svg = _panels(report, "phases", "", "expert", "load / mean", 0.35)
     if svg is None:
         return None
+    shown_maps = [each for each in report.maps if each.phases]
     return svg, (
         "Load of each expert over the mean load, at positions of the prompt (row 0) beside those "
-        f"that were generated (row 1), in layers {_names(report.maps, report)}."
+        f"that were generated (row 1), in {_names(shown_maps, report)}."
     )
 
 
@@ -104,7 +106,7 @@ def next_maps(report: RoutingReport) -> Figure:
         return None
     shown_maps = [each for each in report.maps if each.next_lift]
     return svg, (
-        f"From layers {_names(shown_maps, report)} to the next: P(next expert given this one) over "
+        f"From {_names(shown_maps, report)} to the next: P(next expert given this one) over "
         "P(next expert). At 1 the two choose independently; bright cells are paths."
     )
 
@@ -169,9 +171,8 @@ def cost_figure(report: RoutingReport) -> Figure:
     costs = report.costs
     if costs is None:
         return None
-    devices = costs.mean("devices")
     busiest = costs.mean("busiest_95")
-    known = [(kind, devices[kind], busiest[kind]) for kind in costs.kinds()]
+    known = [(kind, costs.devices(kind), busiest[kind]) for kind in costs.kinds()]
     places = np.arange(len(known))
 
     def draw(axes: Any) -> None:
@@ -187,7 +188,7 @@ def cost_figure(report: RoutingReport) -> Figure:
         axes.set_xlabel("devices; slots over the mean of a step")
         axes.figure.legend(loc="outside upper left", fontsize=11)
 
-    best = min(known, key=lambda row: (row[1], row[2]))
+    best = min(known, key=lambda row: row[1])
     return panels_svg(draw, 1.5 + 0.55 * len(known)), (
         f"What {costs.n_devices} devices cost, by placement of the experts, mean over layers, on "
         f"texts that no placement was fitted on: {best[0]} reaches the fewest devices, "
@@ -198,14 +199,16 @@ def cost_figure(report: RoutingReport) -> Figure:
 def traffic_figure(report: RoutingReport) -> Figure:
     """Which device serves which one's tokens."""
     costs = report.costs
-    if costs is None or costs.n_devices > MOST_DEVICES:
+    if costs is None or costs.n_devices > MOST_DEVICES or len(costs.kinds()) < 2:
         return None
     kinds = costs.kinds()
-    tables = [np.array(costs.traffic(kind)) for kind in (kinds[0], kinds[-1])]
+    # as experts come, and the placement that reaches the fewest devices
+    pair = (kinds[0], min(kinds[1:], key=costs.devices))
+    tables = [np.array(costs.traffic(kind)) for kind in pair]
     shares = [table / table.sum() for table in tables]
 
     def draw(axes: Any) -> None:
-        for panel, kind, share in zip(axes, (kinds[0], kinds[-1]), shares):
+        for panel, kind, share in zip(axes, pair, shares):
             panel.imshow(share, cmap="cividis", vmin=0, vmax=max(each.max() for each in shares))
             panel.grid(visible=False)
             panel.set_title(kind, fontsize=11)
@@ -216,7 +219,7 @@ def traffic_figure(report: RoutingReport) -> Figure:
 
     return panels_svg(draw, 5.2, 2), (
         f"Traffic between the {costs.n_devices} devices, all layers together: what of all that is "
-        f"sent goes from the row to the column, placed as {kinds[0]} and as {kinds[-1]}. The "
+        f"sent goes from the row to the column, placed as {pair[0]} and as {pair[1]}. The "
         "diagonal costs no network."
     )
 
@@ -282,7 +285,7 @@ def _over_time(report: RoutingReport, fields: Sequence[str], unit: str, what: st
 
 def beside_figure(report: RoutingReport) -> Figure:
     """The load of two runs, layer by layer."""
-    if report.beside is None:
+    if report.beside is None or len(report.layers) == 1:
         return None
     theirs = {layer.layer: layer.max_violation for layer in report.beside[1].layers}
     lines = {
