@@ -496,8 +496,8 @@ def _private_terms(n_experts, sample_size, epsilon, delta) -> tuple[float, float
 BY_COUNTS = "the number of candidates and the sample size"
 BY_INFORMATION = "what W tells about the sample"
 BY_THE_GAP = "the terms of the gap itself"
-# What a rung looks at. The last kind has arguments from which the gap follows exactly: such a rung
-# shows what an argument loses, and predicts nothing.
+# What a rung looks at. The last kind takes the laws inside the gap, P(W | Z) image by image, or the
+# chances whose difference it is: such a rung shows what an argument loses, and predicts nothing.
 RUNG_KINDS = {
     "union_bound": BY_COUNTS,
     "private_gate_kl_bound": BY_COUNTS,
@@ -509,11 +509,11 @@ RUNG_KINDS = {
     "cumulant_bound": BY_INFORMATION,
     "pac_bayes_kl_bound": BY_INFORMATION,
     "individual_sample_bound": BY_INFORMATION,
-    "disintegrated_bound": BY_INFORMATION,
-    "total_variation_bound": BY_INFORMATION,
     "conditional_mi_bound": BY_INFORMATION,
     "evaluated_cmi_bound": BY_INFORMATION,
     "leave_out_bound": BY_INFORMATION,
+    "disintegrated_bound": BY_THE_GAP,
+    "total_variation_bound": BY_THE_GAP,
     "disintegrated_kl_bound": BY_THE_GAP,
     "loss_difference_bound": BY_THE_GAP,
     "samplewise_kl_bound": BY_THE_GAP,
