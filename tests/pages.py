@@ -33,6 +33,7 @@ LECTURES = [
     "other_learners",
     "ladder",
     "audit",
+    "is_it_mnist",
     "gates",
     "theorem2",
     "links",

@@ -19,6 +19,7 @@ OTHER = {
     "mnist_bank": {'bank = load_bank("mnist")': 'bank = load_bank("specialists")'},
     "blahut_arimoto": {"n_images = 2_000": "n_images = 500"},
     "estimators": {"M = 300": "M = 100"},
+    "is_it_mnist": {"m = 256": "m = 64", "n_experiments = 5": "n_experiments = 2"},
     "audit": {"m = 256": "m = 64", "M_large = 20_000": "M_large = 2_000"},
     "report": {"seed = 0": "seed = 1"},
     "other_learners": {"m_paper = 256": "m_paper = 64", "M = 10_000": "M = 2_000"},

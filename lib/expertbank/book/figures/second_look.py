@@ -285,6 +285,42 @@ def ladder_bars(ratios: dict[str, float]) -> Figure:
     return figure
 
 
+# --- is it MNIST? ---
+
+
+def families_of_data(alphas: ArrayLike, panels: Sequence[tuple[str, dict]]) -> Figure:
+    """A panel each of (label, data set -> (bank means (B, A), low (A,), high (A,))), drawn smoothly
+    through the A values of alpha: a shade for single experiments, a line a bank."""
+    figure, axes = panel_canvas(len(panels), height=3.9)
+    fine = np.linspace(np.min(alphas), np.max(alphas), 101)
+    for ax, (label, sets) in zip(axes, panels):
+        for (name, lines), color, style in zip(sets.items(), (BLUE, RED, GREEN), ("-", "--", ":")):
+            means, low, high = (CubicSpline(alphas, y, axis=-1)(fine) for y in lines)
+            ax.fill_between(fine, low, high, color=color, alpha=0.15, lw=0)
+            drawn = ax.plot(fine, means.T, style, color=color, lw=0.8)
+            drawn[0].set_label(name)
+        ax.set(xlabel=r"$\alpha$", title=label)
+    legend_below(figure, len(panels[0][1]))
+    return figure
+
+
+def spread_decides(panels: Sequence[tuple[str, dict, dict]]) -> Figure:
+    """A panel each of (label, lines, marks) against spread over noise, log axis: size of bank ->
+    (places, middle, low, high) of small banks, (P,) each, and data set -> (places, values)."""
+    figure, axes = panel_canvas(len(panels), height=4.1)
+    looks = ((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:"), (PINK, "D-."))
+    for ax, (label, lines, marks) in zip(axes, panels):
+        for (size, (places, middle, low, high)), (color, style) in zip(lines.items(), looks):
+            smooth_band(ax, places, low, high, "x", color=color, alpha=0.15, lw=0)
+            smooth_line(ax, places, middle, "x", style, color=color, ms=4, label=f"$R = {size}$")
+        for (name, (places, values)), color, marker in zip(marks.items(), (BLACK, RED), "x+"):
+            ax.plot(places, values, marker, color=color, ms=9, label=name)
+        ax.set(xscale="log", title=label, xlabel=r"spread over noise $\kappa$")
+        name_ticks(ax.xaxis, (0.1, 0.3, 1, 3))
+    legend_below(figure, 3)
+    return figure
+
+
 # --- the report ---
 
 
