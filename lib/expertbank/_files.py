@@ -12,9 +12,10 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -53,6 +54,29 @@ def one_line(text: object, longest: int | None = None) -> str:
 
 
 # --- outputs ---
+
+
+def json_ready(value: Any) -> Any:
+    """A value as dicts, lists, numbers and text, which `json.dumps` takes: of dataclasses, arrays
+    and NumPy's numbers, with None for nan and infinity.
+
+    >>> json_ready({"load": np.array([0.5, np.nan]), "layers": (1, 2)})
+    {'load': [0.5, None], 'layers': [1, 2]}
+    """
+    if is_dataclass(value):
+        return {one.name: json_ready(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, dict):
+        return {key: json_ready(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and np.isfinite(value).all():
+        return value.tolist()
+    if isinstance(value, (np.ndarray, np.generic)):
+        return json_ready(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
 
 # what a path may be other than a regular file
 KINDS = {

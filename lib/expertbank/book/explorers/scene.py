@@ -9,11 +9,12 @@ kinds, axes, how many points a series has) is the form of the scene; the rest is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
+
+from expertbank._files import json_ready
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,4 @@ class Scene:
     def to_json(self) -> dict[str, Any]:
         """The scene as lists, numbers and strings, as the ES module reads it; not a number is
         null."""
-        return _plain(self)
-
-
-def _plain(value: Any) -> Any:
-    """`value` without dataclasses, arrays, tuples or NumPy's numbers."""
-    if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, np.ndarray) and np.isfinite(value).all():
-        return value.astype(float).tolist()
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, str)) or value is None:
-        return value
-    number = float(value)
-    if np.isfinite(number):
-        return number
-    return None
+        return json_ready(self)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from expertbank._checks import as_count, as_losses, as_number
+from expertbank._files import json_ready
 from expertbank.book.explorers.explorer import Explorer
 from expertbank.book.your_table.scenes import TableCurve, explore_choice, facts
 from expertbank.book.your_table.selection import TableLadder, width_of
@@ -183,7 +184,7 @@ class Session:
             },
             **self.asked,
         }
-        return json.dumps({"text": json.dumps(_finite(found), indent=1, allow_nan=False)})
+        return json.dumps({"text": json.dumps(json_ready(found), indent=1, allow_nan=False)})
 
     def as_csv(self) -> str:
         """The points of the curve, as `expertbank curve` prints them."""
@@ -222,14 +223,3 @@ class Session:
 def _described(explorer: Explorer) -> dict[str, Any]:
     dials = {key: asdict(dial) for key, dial in explorer.dials.items()}
     return {"alt": explorer.alt, "dials": dials}
-
-
-def _finite(found: Any) -> Any:
-    """Plain numbers, lists and dicts, with None for what JSON cannot say."""
-    if isinstance(found, dict):
-        return {key: _finite(value) for key, value in found.items()}
-    if isinstance(found, (list, tuple)):
-        return [_finite(value) for value in found]
-    if isinstance(found, float):
-        return float(found) if np.isfinite(found) else None
-    return found
