@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --b
 SBOM := build/sbom
 
 .PHONY: help book check test chapter page references bank specialists family gates testbed router-model in-network small-banks fashion \
-  reproduce batch-sizes report reference-set reference-peers removals selection benchmark environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
+  reproduce batch-sizes report reference-set reference-peers removals selection benchmark benchmark-routers environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -117,6 +117,9 @@ reference-peers: $(TEST)  ## other solvers on the reference problems, into build
 benchmark: $(TEST)  ## the solver beside its peers, into build/benchmarks/full (resumes; wants an idle machine)
 	$(INSTALL) --editable '.[bench]'
 	python benchmarks/solver.py
+
+benchmark-routers: $(TEST)  ## counting what routers choose beside plain NumPy, into build/benchmarks/full (resumes)
+	python benchmarks/routers.py
 
 lab: notebooks  ## open JupyterLab as Binder does, at the first of the notebooks
 	bash start jupyter lab --LabApp.default_url=/lab/tree/notebooks/start.ipynb

@@ -784,7 +784,8 @@ def run(folder, settings, only):
     results["complete"] = all(results[section] for section in SECTIONS)
     write(results, path)
     if results["complete"]:
-        seal(folder, ABOUT, [RESULTS])
+        others = [name for name in ("routers.csv",) if (folder / name).is_file()]
+        seal(folder, ABOUT, [RESULTS, *others])
     for row in results["targets"]:
         print(
             f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} "

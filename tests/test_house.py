@@ -389,7 +389,7 @@ CAPS = {
     "shipped": 1145,
     "routers": 7396,
     "training": 1900,
-    "book": 5121,
+    "book": 5159,
     "reproduction": 726,
     "cli": 624,
 }

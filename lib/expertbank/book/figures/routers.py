@@ -47,6 +47,51 @@ def domain_loads(tables: dict[str, np.ndarray], domains: Sequence[str]) -> Figur
     return figure
 
 
+def violations_of_steps(found: dict[str, tuple[float, np.ndarray]]) -> Figure:
+    """MaxVio of single steps, from the least to the largest, and of the whole run: name -> (run,
+    (S,) steps)."""
+    figure, (ax,) = panel_canvas(width=6.6, height=3.4)
+    for (name, (whole, steps)), color, look in zip(found.items(), (RED, BLUE), ("-", "--")):
+        share = np.arange(1, len(steps) + 1) / len(steps)
+        ax.plot(share, np.sort(steps), look, color=color, label=f"{name}, steps")
+        ax.axhline(whole, color=color, ls=":", lw=1.2, label=f"{name}, the run")
+    ax.set(xlabel="share of the steps", ylabel="MaxVio", ylim=(0, None))
+    ax.legend(ncols=2, fontsize=8)
+    return figure
+
+
+def counting_rows(results: Sequence[dict[str, str]]) -> list[list[Any]]:
+    """Rows of a table, case, ours and plain in nanoseconds a token, their ratio and its limit, of
+    what benchmarks/routers.py wrote of batches."""
+    return [
+        [
+            row["case"],
+            1e9 * float(row["seconds"]),
+            1e9 * float(row["plain"]),
+            float(row["ratio"]),
+            float(row["limit"]),
+        ]
+        for row in results
+        if row["section"] == "update"
+    ]
+
+
+def counting_ratios(results: Sequence[dict[str, str]]) -> Figure:
+    """Time over that of a plain version, case by case, and the limit, of what benchmarks/routers.py
+    wrote of batches."""
+    rows = counting_rows(results)[::-1]
+    figure, (ax,) = panel_canvas(width=6.6, height=3.2)
+    places = np.arange(len(rows))
+    ax.plot([row[3] for row in rows], places, "o", color=BLUE, label="measured")
+    ax.axvline(rows[0][4], color=RED, ls="--", lw=1.2, label="limit")
+    ax.axvline(1, color=BLACK, lw=0.8)
+    ax.set(xlabel="time, as a multiple of plain NumPy and SciPy", xlim=(0, None))
+    names = [row[0].replace(", weights and probabilities too", ", all") for row in rows]
+    ax.set_yticks(places, names)
+    ax.legend()
+    return figure
+
+
 def domain_information_by_size(
     sizes: Sequence[int], found: dict[str, Sequence[LayerReport]]
 ) -> Figure:

@@ -249,10 +249,12 @@ def routed_piece(
     labels = dict(labels)
     steps = labels.pop("step", None)
     keep = labels.get("mask", np.ones(len(chosen), bool))
-    none = (chosen == -1).all(axis=1)
-    if not may_drop and ((chosen < 0).any(axis=1) & ~none).any():
-        raise ValueError(f"{where}: layer {layer} has a row of which some experts are missing")
-    if chosen.shape[1] > 1:
+    none = np.zeros(len(chosen), bool)
+    if chosen.min(initial=0) < 0:
+        none = (chosen == -1).all(axis=1)
+        if not may_drop and ((chosen < 0).any(axis=1) & ~none).any():
+            raise ValueError(f"{where}: layer {layer} has a row of which some experts are missing")
+    if chosen.shape[1] > 1 and ((chosen[:, 0] == 0) & (chosen[:, 1] == 0)).any():
         none |= (chosen == 0).all(axis=1)
     if missing is not None:
         none |= missing
