@@ -15,6 +15,8 @@ from expertbank.book.explorers import EXPLORERS
 from references import ROOT
 
 HTML = ROOT / "_build" / "html"
+# what the buttons "Run this page here" load, a file a page
+CELLS = HTML / "_local" / "cells"
 AXE = ROOT / "chapters" / "_ext" / "node_modules" / "axe-core" / "axe.min.js"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
@@ -37,7 +39,9 @@ LECTURES = [
     "gates",
     "theorem2",
     "links",
+    "what_else",
     "testbed",
+    "in_network",
     "your_router",
 ]
 # what a server sends as it is, without gzip

@@ -34,11 +34,13 @@ OTHER = {
     "gates": {"n_train = 3_000": "n_train = 300", 'example = "specialists"': 'example = "mnist"'},
     "theorem2": {"m = 256": "m = 64", "M = 1000": "M = 200", "n_few = 15": "n_few = 10"},
     "testbed": {"narrow = 1": "narrow = 8", "miss = 0.05": "miss = 0.2"},
+    "in_network": {"price = 0.003": "price = 0.1", "m = 256": "m = 64"},
     "links": {
         "k = 8": "k = 4",
         "epsilon = 1.0": "epsilon = 2.0",
         "crossover = 0.1": "crossover = 0.02",
     },
+    "what_else": {"k = 8": "k = 4", "lam = 0.1": "lam = 0.05", "n_samples = 12": "n_samples = 2"},
 }
 
 
