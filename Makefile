@@ -41,7 +41,8 @@ test: $(TEST)  ## everything: the checks, the book, all tests with coverage, cha
 	ruff format --check .
 	basedpyright --level error
 	$(MAKE) book
-	python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=
+	# the files of the browser, few tests and minutes, come first: else one of them runs alone at the end
+	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 30 --cov --cov-report=
 	python tests/wings.py
 	python -m pytest --numprocesses auto --dist loadfile --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
 
