@@ -383,14 +383,14 @@ def code_lines(path):
 # 430 in the routers.
 # Solvers of other papers on the reference problems, drawn: 30 in the book.
 # What the shipped router chose goes into a file of its own, for the chapter: 47 in training.
-# Small banks on MNIST-1D, figures of two data sets: 133 in training, 36 in the book, 4 names.
+# Small banks on MNIST-1D, figures of two data sets: 133 in training, 36 in the book, 5 names.
 CAPS = {
     "core": 4281,
     "shipped": 1145,
     "routers": 7396,
     "training": 1900,
     "book": 5159,
-    "reproduction": 726,
+    "reproduction": 727,
     "cli": 624,
 }
 

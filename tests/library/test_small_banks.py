@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from expertbank import cli, load_bank, load_family
+from expertbank.shipped.gates import ORACLE, load_gates
 from expertbank.shipped.manifest import read_manifest
 from expertbank.shipped.small_banks import (
     SMALL_BANKS_FILE,
@@ -66,6 +67,24 @@ def test_replicates_of_fashion_are_of_the_recipe(torch):
     first = banks[0]
     others = (load_bank("fashion"), *banks[1:])
     assert all((first.predictions("test") != bank.predictions("test")).any() for bank in others)
+
+
+def test_gates_of_fashion_are_of_the_recipe(torch):
+    from expertbank.training.gates import shipped_gates
+
+    sweep = load_gates(data="fashion")
+    assert sweep.banks == ("fashion", "fashion-specialists")
+    for name in sweep.banks:
+        gates = sweep.columns(bank=name, split="test", decision="soft")
+        trained = gates["family"] != ORACLE
+        wanted = {(g.family, round(g.lam, 9)) for g in shipped_gates("fashion") if g.bank == name}
+        found = zip(gates["family"][trained], gates["lam"][trained].round(9), strict=True)
+        assert set(found) == wanted and trained.sum() == len(wanted) == 15
+        # three neighbours in pixels vote right more often than a linear map of the pixels would
+        right = np.mean(sweep.voted(name) == load_bank(name).labels("test"))
+        assert 0.6 < right < 0.9
+    with pytest.raises(FileNotFoundError, match=r"no kmnist-gates in .*kmnist-gates"):
+        load_gates(data="kmnist")
 
 
 # --- making them ---

@@ -24,6 +24,7 @@ SHIPPED_PLACES = {
     "fashion": "banks/fashion",
     "fashion-specialists": "banks/fashion-specialists",
     "fashion-family": "banks/fashion-family",
+    "fashion-gates": "fashion-gates",
     "small-banks": "small-banks",
     "gates": "gates",
     "testbed": "testbed",

@@ -150,8 +150,8 @@ class GateSweep:
         return self._arrays[f"{bank}_{name}"]
 
 
-def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
-    """The shipped sweep, or that of a folder, after checking its hashes.
+def load_gates(folder: str | os.PathLike | None = None, data: str = "mnist") -> GateSweep:
+    """The shipped sweep of a data set, or that of a folder, after checking its hashes.
 
     Raises FileNotFoundError where it is missing, ValueError where it is damaged. Its `rows`, alone,
     need pandas: `pip install -e '.[book]'`.
@@ -161,7 +161,7 @@ def load_gates(folder: str | os.PathLike | None = None) -> GateSweep:
     >>> best["family"], round(float(best["rate"]), 2), round(float(best["loss"]), 3)
     ('cnn', 1.92, 0.096)
     """
-    place, manifest, (table, arrays) = open_sealed(folder, "gates", GATE_FILES)
+    place, manifest, (table, arrays) = open_sealed(folder, named_for(data, "gates"), GATE_FILES)
     with reading(arrays):
         content = read_arrays(arrays)
     return GateSweep(place, manifest, read_columns(table), content)

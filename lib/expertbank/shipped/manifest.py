@@ -19,6 +19,7 @@ FORMAT = 2  # of manifests: what they state is sealed from 2 on
 TARGETS = {
     "banks": "batch-sizes",
     "benchmarks": "benchmark",
+    "fashion-gates": "fashion",
     "peers": "reference-peers",
     "reference": "reference-set",
     "routers": "references",
