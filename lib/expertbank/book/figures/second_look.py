@@ -228,15 +228,22 @@ def bound_ratios(alphas: np.ndarray, ratios: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def bound_waterfall(paths: dict[str, tuple[float, dict[str, float]]]) -> Figure:
+def bound_waterfall(
+    paths: dict[str, tuple[float, dict[str, float]]], kinds: dict[str, str]
+) -> Figure:
     """A panel each of (loosest bound, step -> bound after it), log axis: a bar is as long as the
-    factor that its step takes off the bound, which is written below its name."""
+    factor that its step takes off the bound, which is written below its name. `kinds` says of each
+    step what the bound after it looks at; the second kind is hatched."""
     figure, axes = panel_canvas(rows=len(paths), height=2.3 * len(paths) + 0.4)
     for ax, (title, (first, steps)) in zip(axes, paths.items()):
         after = np.array(list(steps.values()))
         before = np.append(first, after[:-1])
         rows = np.arange(len(after))
-        ax.barh(rows, before - after, left=after, color=BLUE, height=0.6)
+        for kind, color in zip(dict.fromkeys(kinds.values()), (BLUE, ORANGE)):
+            own = rows[[kinds[name] == kind for name in steps]]
+            look = {"left": after[own], "height": 0.6, "label": f"by {kind}", "color": color}
+            look |= {"hatch": "//" if color == ORANGE else "", "ec": BLACK, "lw": 0}
+            ax.barh(own, before[own] - after[own], **look)
         ax.vlines(after[:-1], rows[:-1], rows[1:], color=BLACK, lw=0.8)
         taken = zip(steps, before / after, after)
         ax.set_yticks(rows, [f"{name}\n÷ {factor:.2f} → {low:.1f}" for name, factor, low in taken])
@@ -244,6 +251,7 @@ def bound_waterfall(paths: dict[str, tuple[float, dict[str, float]]]) -> Figure:
         ax.set_ylim(len(rows) - 0.5, -0.5)
         name_ticks(ax.xaxis, (20, 50, 100))
     axes[-1].set_xlabel("bound in thousandths, log axis")
+    legend_below(figure, 1)
     return figure
 
 
