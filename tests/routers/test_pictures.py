@@ -21,6 +21,7 @@ from expertbank.routers.communication import FACTORS, communication_costs, dropp
 from expertbank.routers.maps import FEWEST_OF_TOKEN, TOP_TOKENS, layer_map, read_words
 from expertbank.routers.nulls import LEVEL
 from expertbank.routers.placement import ENGINES, load_placement, save_placement
+from expertbank.routers.report import how_to_read
 from expertbank.routers.report_page import html_page
 from expertbank.routers.verdicts import FEWEST_SLOTS, LEAST_UTILISATION, MOST_VIOLATION
 
@@ -300,6 +301,7 @@ def test_the_text_has_the_further_tables(full):
     text = full.table(explain=True)
     for heading, rows in full.further().items():
         assert f"\n{heading}\n{rows[0][0]}" in text
+        assert how_to_read(heading) in re.sub(r"\s+", " ", text)
     assert max(map(len, text.splitlines())) <= 130
     headings = list(full.further())
     assert [heading.split()[0] for heading in headings] == [
@@ -309,6 +311,9 @@ def test_the_text_has_the_further_tables(full):
         "Checkpoints,",
         "Side",
     ]
+    unknown = dataclasses.replace(full, costs=dataclasses.replace(full.costs, hidden_size=None))
+    assert any("Bytes" in note for note in unknown.notes())
+    assert not any("Bytes" in note for note in full.notes())
     assert "Tokens by lift" not in text and any("Tokens" in name for name in full.tables())
 
 

@@ -36,6 +36,9 @@ _TEXTS = tomllib.loads(Path(__file__).with_name("quantities.toml").read_text("ut
 CAUTIONS: dict[str, str] = _TEXTS.pop("cautions")
 """Sentences on what keeps a number of the report from saying what its text says."""
 
+FURTHER_TEXTS: dict[str, str] = _TEXTS.pop("further")
+"""How to read the tables that are not about single layers, by the first word of their headings."""
+
 RATE_OF_PICKS = Quantity(group="Rate", **_TEXTS.pop("picks"))
 """What `LayerReport.rate` is where no more than choices are known."""
 

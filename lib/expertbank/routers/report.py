@@ -29,7 +29,13 @@ from expertbank.routers.layer_report import (
 )
 from expertbank.routers.maps import MOST_PICTURED, LayerMap, layer_map
 from expertbank.routers.nulls import DomainNull, domain_null, family_p
-from expertbank.routers.quantities import CAUTIONS, QUANTITIES, RATE_OF_PICKS, Quantity
+from expertbank.routers.quantities import (
+    CAUTIONS,
+    FURTHER_TEXTS,
+    QUANTITIES,
+    RATE_OF_PICKS,
+    Quantity,
+)
 from expertbank.routers.statistics import Layer, LayerStatistics, RouterStatistics
 from expertbank.routers.verdicts import (
     FINE,
@@ -153,6 +159,8 @@ class RoutingReport:
                 lines += [*self._explanation_lines(names), ""]
         for heading, rows in self.further().items():
             lines += [heading, *_aligned(rows), ""]
+            if explain:
+                lines += [textwrap.fill(how_to_read(heading), WIDTH), ""]
         lines += [textwrap.fill(note, WIDTH) for note in self.notes()]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -266,6 +274,8 @@ class RoutingReport:
         by_form = [layer.name for layer in self.layers if layer.heard == "by form"]
         if by_form:
             cautions.append(CAUTIONS["by_form"].format(layers=_listed(by_form)))
+        if self.costs is not None and self.costs.hidden_size is None:
+            cautions.append(CAUTIONS["no_bytes"])
         for reason in ("mixed", "apart"):
             names = [layer.name for layer in self.layers if layer.capped == reason]
             if names:
@@ -306,6 +316,7 @@ class RoutingReport:
             "checkpoints": {name: report.json() for name, report in self.checkpoints},
             "beside": {name: report.json() for name, report in self._beside()},
             "tables": self.tables(),
+            "tables_explained": {heading: how_to_read(heading) for heading in self.tables()},
             "summary": self._summary(),
             "labels": {name: self.quantity(name).label for name in QUANTITIES},
             "explanations": {name: self.quantity(name).text for name in QUANTITIES},
@@ -429,7 +440,8 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 def _cost_heading(costs: Costs) -> str:
     return (
-        f"Communication on {costs.n_devices} devices, {costs.step} tokens a step, mean over layers"
+        f"Communication on {costs.n_devices} devices, {costs.step} tokens a step, "
+        f"{costs.number_bytes:g} bytes a number, mean over layers"
     )
 
 
@@ -590,6 +602,15 @@ def _listed(names: list[str]) -> str:
     """Names, with no more than `MOST_NAMED` of them written out."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
+
+
+def how_to_read(heading: str) -> str:
+    """What the table under a heading of `RoutingReport.tables` says, and what is good.
+
+    >>> how_to_read("Side by side: this run | other")[:12]
+    'This run | t'
+    """
+    return FURTHER_TEXTS[heading.split()[0].strip(",")]
 
 
 def in_natural_order(layers: Iterable[Layer]) -> list[Layer]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from expertbank._files import write_atomically
 from expertbank.routers.layer_report import shown
-from expertbank.routers.report import RoutingReport, short_names
+from expertbank.routers.report import RoutingReport, how_to_read, short_names
 from expertbank.routers.report_page.drawings import Drawing, draw_group
 from expertbank.routers.verdicts import DEAD, FINE, SHORT, SKEWED, UNKNOWN, UNSPECIFIC, Verdict
 
@@ -111,6 +111,7 @@ def _environment() -> Any:
         keep_trailing_newline=True,
     )
     environment.filters["shown"] = shown
+    environment.filters["how_to_read"] = how_to_read
     return environment
 
 
