@@ -719,6 +719,20 @@ def test_routes_report_prints_what_the_library_says_and_writes_both_files(capsys
     Page((tmp_path / "out.html").read_text())
 
 
+def test_routes_report_cuts_a_file_into_steps_where_it_is_told_how_long_they_are(capsys, tmp_path):
+    chosen = np.tile([[0], [1], [2], [3], [0], [0], [1], [1]], (4, 1))
+    np.savez(tmp_path / "a.npz", chosen=chosen, n_experts=4)
+    code, out, _ = run(capsys, "routes", "report", tmp_path / "a.npz")
+    assert code == 0 and "MaxVio of steps is not recorded of layers: 0." in out
+    outputs = ("--json", tmp_path / "out.json")
+    code, out, _ = run(capsys, "routes", "report", tmp_path / "a.npz", "--step", 4, *outputs)
+    assert code == 0 and "not recorded" not in out
+    [layer] = json.loads((tmp_path / "out.json").read_text())["layers"]
+    # four even tokens and four of two experts, in turns
+    assert layer["steps"] == 8 and layer["step_violation"] == pytest.approx(0.5)
+    assert (layer["step_violation_p50"], layer["step_violation_max"]) == (0, pytest.approx(1))
+
+
 def test_routes_report_picks_layers_and_takes_statistics(capsys, tmp_path):
     statistics, _ = a_run(layers=(0, 1, "head"))
     statistics.save(tmp_path / "routes.npz")

@@ -47,19 +47,6 @@ def domain_loads(tables: dict[str, np.ndarray], domains: Sequence[str]) -> Figur
     return figure
 
 
-def violations_of_steps(found: dict[str, tuple[float, np.ndarray]]) -> Figure:
-    """MaxVio of single steps, from the least to the largest, and of the whole run: name -> (run,
-    (S,) steps)."""
-    figure, (ax,) = panel_canvas(width=6.6, height=3.4)
-    for (name, (whole, steps)), color, look in zip(found.items(), (RED, BLUE), ("-", "--")):
-        share = np.arange(1, len(steps) + 1) / len(steps)
-        ax.plot(share, np.sort(steps), look, color=color, label=f"{name}, steps")
-        ax.axhline(whole, color=color, ls=":", lw=1.2, label=f"{name}, the run")
-    ax.set(xlabel="share of the steps", ylabel="MaxVio", ylim=(0, None))
-    ax.legend(ncols=2, fontsize=8)
-    return figure
-
-
 def counting_rows(results: Sequence[dict[str, str]]) -> list[list[Any]]:
     """Rows of a table, case, ours and plain in nanoseconds a token, their ratio and its limit, of
     what benchmarks/routers.py wrote of batches."""
@@ -88,7 +75,7 @@ def counting_ratios(results: Sequence[dict[str, str]]) -> Figure:
     ax.set(xlabel="time, as a multiple of plain NumPy and SciPy", xlim=(0, None))
     names = [row[0].replace(", weights and probabilities too", ", all") for row in rows]
     ax.set_yticks(places, names)
-    ax.legend()
+    legend_below(figure, 2)
     return figure
 
 
