@@ -377,8 +377,8 @@ def code_lines(path):
 # Selection predicted without a dataset, and the bracket of gates that see no label, drawn: 45.
 # A price taken as privacy, shares learnt online, coins beside a wire, and what experts are worth:
 # 290 in the core.
-# Reference problems, how an answer is judged, and any solver run on them in a process of its own: 275
-# for what ships, 37 of commands.
+# Reference problems, how an answer is judged, and any solver run on them in a process of its own:
+# 275 for what ships, 37 of commands.
 # A batch is counted in few passes, steps and windows too, and files say which steps they hold:
 # 430 in the routers.
 # Solvers of other papers on the reference problems, drawn: 30 in the book.

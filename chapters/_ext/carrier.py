@@ -47,7 +47,7 @@ LEFT_OUT = ("training", "book/figures/vector.py", "book/explorers/widget.py")
 LEFT_OUT += ("book/explorers/explorer.css",)
 LEFT_OUT += ("cli.py",)
 LOADED = {".py", ".toml", ".jinja", ".css"}
-SHIPPED = ("banks/mnist", "banks/specialists", "gates", "testbed")
+SHIPPED = ("banks/mnist", "banks/specialists", "gates", "testbed", "in-network")
 NOT_SHIPPED = {".safetensors"}
 # what cells of a chapter may ask for and "any value" does without, each loaded by itself when it is
 # asked for: these parts of SciPy in one zip, and the other files of `data/`

@@ -220,6 +220,7 @@ NAMED_IN_CAPTION = {
     "bound_ratios": ["the line at 1 is the gap"],
     "selection_ratios": ["the line at 1", "Shades reach"],
     "bound_waterfall": ["a bar is as long as", "a thin line"],
+    "arm_intervals": ["line at 0", "with intervals"],
     "families_of_data": ["in the shade 95 %"],
     "spread_decides": ["median and 90 % range"],
     "ladder_bars": ["the gap (dashed line)"],

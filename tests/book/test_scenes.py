@@ -8,6 +8,7 @@ import sys
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import spearmanr
@@ -38,6 +39,8 @@ from expertbank.bounds import BY_COUNTS, BY_INFORMATION, BY_THE_GAP
 from expertbank.ladder import LadderExperiment
 from expertbank.learners import alpha_mixture, draw_experts
 from expertbank.shipped.gates import LAMS, gate_family, load_gates
+from expertbank.shipped.in_network import sensor_network
+from expertbank.shipped.manifest import data_folder
 from expertbank.shipped.testbed import load_testbed
 from expertbank.synthetic import alpha_curve, moe_bank_losses
 from expertbank.theorem2 import theorem2_terms
@@ -63,6 +66,7 @@ CHAPTERS_USE = {
     },
     "links": {"error": [0, 0.1], "epsilon": [0.1, 0.5, 1, 2, 3, 5, 8]},
     "testbed": {"scope": [1, 2, 4, 8, 16, 32, 64], "unevenness": [0]},
+    "in_network": {"price": [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1], "network": [0, 1, 10]},
 }
 # what a browser does without: tools of the book, and parts of SciPy that take megabytes
 TOOLS = {"pandas", "matplotlib", "IPython", "anywidget", "ipywidgets", "traitlets", "tabulate"}
@@ -461,7 +465,7 @@ LOOSER_FIRST = (
     ["union", "Theorem 1, σ = 1/2", "individual sample", "disintegrated", "inverse binary kl"],
     ["Theorem 1, σ = 1/2", "Kearns-Saul", "Okamoto", "exact cumulants"],
     ["Theorem 1, σ = 1", "conditional MI"],
-    ["Hellinger information", "loss difference", "chi-square information", "Jensen-Shannon"],
+    ["Hellinger info", "loss difference", "chi-square info", "Jensen-Shannon"],
     ["samplewise eCMI, kl", "Jensen-Shannon"],
 )
 
@@ -604,3 +608,29 @@ assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_price_leaves_what_the_runs_at_that_price_have():
+    runs = pd.read_csv(data_folder() / "in-network" / "networks.csv")
+    for network, price in ((0, 0.0003), (0, 0.1), (4, 0.01), (10, 0.003)):
+        found = read(scene_of("in_network", price=price, network=network))
+        own = runs if network == 0 else runs[runs["seed"] == network - 1]
+        priced = own[own["price"] == price]
+        free = own[own["arm"] == "D-INL"]
+        assert found["rate of all gates"] == pytest.approx(priced["rate"].mean())
+        assert found["classified rightly"] == pytest.approx(100 * priced["accuracy"].mean())
+        saved = 100 * (1 - priced["rate"].mean() / free["rate"].mean())
+        assert found["less than without a price"] == pytest.approx(saved)
+        dense = own[own["arm"] == "dense"]["accuracy"].mean()
+        assert found["by dense exchange"] == pytest.approx(100 * dense)
+
+
+def test_a_map_goes_along_every_link_there_and_back():
+    panel = scene_of("in_network", network=3).panels[1]
+    places = sensor_network(2).places
+    x, y = series_of(panel, "links")
+    assert len(x) == 2 * 27 + 1
+    nodes = [int(np.argmin(np.hypot(*(places - place).T))) for place in zip(x, y)]
+    steps = [tuple(sorted(pair)) for pair in itertools.pairwise(nodes)]
+    wanted = sorted(map(tuple, sensor_network(2).links.tolist()))
+    assert sorted(steps) == sorted(wanted * 2)

@@ -15,6 +15,7 @@ from expertbank.reproduction.verdicts import changes, findings_with
 from expertbank.shipped.bank import SPLITS, ExpertBank, load_bank
 from expertbank.shipped.frames import read_columns
 from expertbank.shipped.gates import GATE_FILES
+from expertbank.shipped.in_network import NETWORK_FILES
 from expertbank.shipped.manifest import MANIFEST, check_file, read_manifest
 from expertbank.shipped.router_model import LOSSES
 from expertbank.shipped.testbed import RUN_FILES
@@ -25,6 +26,7 @@ TELLING_FILES = {
     GATE_FILES[0]: "gates",
     RUN_FILES[0]: "testbed",
     LOSSES: "router model",
+    NETWORK_FILES[0]: "set of networks",
 }
 PLURALS = {
     "bank": "banks",
@@ -32,6 +34,7 @@ PLURALS = {
     "gates": "sweeps of gates",
     "testbed": "testbeds",
     "router model": "router models",
+    "set of networks": "sets of networks",
 }
 # of a manifest: where and with what a result was made, and what its files are
 MADE = ("versions", "trained_on")
@@ -131,7 +134,8 @@ def compare(one: str | os.PathLike, other: str | os.PathLike, report: bool = Tru
 
 
 def holds_what(folder: Path) -> str:
-    """What a folder holds: `"bank"`, `"family"`, `"gates"`, `"testbed"` or `"router model"`.
+    """What a folder holds: `"bank"`, `"family"`, `"gates"`, `"testbed"`, `"router model"` or
+    `"set of networks"`.
 
     Raises FileNotFoundError where there is no manifest, ValueError where it is one of another kind.
 

@@ -12,6 +12,7 @@ from expertbank.book.explorers.banks import explore_blahut_arimoto, explore_mnis
 from expertbank.book.explorers.channel import explore_alpha_mixture, explore_bsc
 from expertbank.book.explorers.explorer import Dial, Explorer
 from expertbank.book.explorers.gates import explore_gates, explore_link, explore_theorem2
+from expertbank.book.explorers.in_network import explore_in_network
 from expertbank.book.explorers.second_look import (
     explore_estimators,
     explore_ladder,
@@ -33,6 +34,7 @@ EXPLORERS: dict[str, Callable[[], Explorer]] = {
     "theorem2": explore_theorem2,
     "links": explore_link,
     "testbed": explore_testbed,
+    "in_network": explore_in_network,
 }
 
 __all__ = ["EXPLORERS", "Dial", "Explorer", *(make.__name__ for make in EXPLORERS.values())]

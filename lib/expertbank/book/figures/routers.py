@@ -213,3 +213,21 @@ def metrics_and_loss(
     axes[0].set_ylabel("held-out loss, nats a token")
     legend_below(figure, 6)
     return figure
+
+
+# --- learning in a network ---
+
+
+def arm_intervals(panels: dict[str, dict[str, tuple[float, float, float]]]) -> Figure:
+    """Mean and interval of each arm: a panel for each title -> (arm -> mean, low, high)."""
+    figure, axes = panel_canvas(len(panels), height=3.2)
+    for ax, (title, arms) in zip(axes, panels.items()):
+        mean, low, high = np.transpose(list(arms.values()))
+        places = np.arange(len(arms))
+        reach = np.array([mean - low, high - mean])
+        ax.errorbar(mean, places, xerr=reach, fmt="o", color=BLUE, capsize=3)
+        ax.axvline(0, color=BLACK, lw=0.8)
+        ax.set(xlabel=title)
+        ax.set_ylim(len(arms) - 0.5, -0.5)
+        ax.set_yticks(places, list(arms) if ax is axes[0] else [""] * len(arms))
+    return figure
