@@ -10,12 +10,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from time import perf_counter
 
 import carrier
 import pytest
 
 from expertbank.book.explorers.live import dials_of, scene_of
+from page_python import node
 from pages import WITH_EXPLORER
 from references import ROOT
 from support import say, skip_or_fail
@@ -33,15 +33,6 @@ TESTED += ("synthetic", "ladder", "learners", "precision", "published_cases", "e
 # what a scene may differ by between two machines' last bits, in its own units or relative to them
 SAME = 1e-9
 REASONS = {"scipy.stats is left out of the page", "another optimiser: the extra test"}
-
-
-def node(base, **job):
-    """What `run.mjs` answers, as text, and its seconds."""
-    command = ["node", HERE / "run.mjs", carrier.HERE / "live" / "worker.mjs", f"{base}/"]
-    before = perf_counter()
-    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout, perf_counter() - before
 
 
 @pytest.fixture(scope="module")
