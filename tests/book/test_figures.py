@@ -220,6 +220,7 @@ NAMED_IN_CAPTION = {
     "bound_ratios": ["the line at 1 is the gap"],
     "selection_ratios": ["the line at 1", "Shades reach"],
     "bound_waterfall": ["a bar is as long as", "a thin line"],
+    "counting_ratios": ["line at 1"],
     "arm_intervals": ["line at 0", "with intervals"],
     "families_of_data": ["in the shade 95 %"],
     "spread_decides": ["median and 90 % range"],
@@ -267,20 +268,27 @@ def marks_without_a_label(function):
                 yield ast.unparse(call)
 
 
+def returns_a_figure(function):
+    return function.returns is not None and ast.unparse(function.returns) == "Figure"
+
+
 def drawing_functions():
     for path in sorted((LIBRARY / "book" / "figures").glob("*.py")):
         if path.stem not in ("style", "vector"):
             for function in ast.parse(path.read_text()).body:
-                if isinstance(function, ast.FunctionDef):
+                if isinstance(function, ast.FunctionDef) and returns_a_figure(function):
                     yield function
 
 
 def captions():
     """(function of a figure, its caption) for every figure of the book."""
+    drawing = {function.name for function in drawing_functions()}
     for chapter in chapters():
         for cell in jupytext.read(chapter).cells:
             caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
             for function in re.findall(r"figures\.(\w+)\(", cell.source):
+                if function not in drawing:
+                    continue  # numbers for a table
                 assert caption, (chapter.stem, function)
                 yield function, " ".join(caption.split())
 

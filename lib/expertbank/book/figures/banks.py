@@ -393,7 +393,7 @@ def solved_within(rows: list[dict]) -> Figure:
         shares = np.arange(1, len(times) + 1) / max(len(own), 1)
         line = np.repeat(shares, 2)
         until = np.repeat([*times, longest], 2)[1:-1]
-        look = {"color": RED, "marker": "x", "ls": ":"} if peer == RACED[-1] else {}
+        look: dict[str, Any] = {"color": RED, "marker": "x", "ls": ":"} if peer == RACED[-1] else {}
         ax.plot(until, line, label=peer, markevery=4, ms=4, **look)
     ax.set(xscale="log", xlabel="seconds", ylabel="share of the problems solved", ylim=(0, 1.03))
     legend_below(figure, 3)
