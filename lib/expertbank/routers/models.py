@@ -81,6 +81,11 @@ def _lines(paths: Sequence[str | os.PathLike]) -> Iterator[str]:
 
 
 def _loaded(kind: Any, name: str | os.PathLike, **more: Any) -> Any:
+    from transformers.utils import logging
+
+    # a bar of half a second, which would stay behind in a notebook
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         return kind.from_pretrained(
             os.fspath(name), local_files_only=True, trust_remote_code=False, **more
@@ -90,3 +95,6 @@ def _loaded(kind: Any, name: str | os.PathLike, **more: Any) -> Any:
             f"{name} holds nothing that transformers reads ({one_line(error, 160)}); allowed is a "
             "folder with config.json, safetensors and a tokenizer"
         ) from error
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
