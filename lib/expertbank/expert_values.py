@@ -1,6 +1,6 @@
 """Which experts of a bank can go: what D(R) loses without them, beside other scores. Nats.
 
-**Statement.** The price of removing a set A of experts is V(A) = D_{-A}(R) - D(R) >= 0, with D_{-A}
+**Statement.** The price of removing a set A of experts is V(A) = D'(R) - D(R) >= 0, with D'
 the curve of the bank without A. With no limit on the rate V is supermodular: V(A + B) >= V(A) +
 V(B) for disjoint A and B, so that pairs cost at least the sum of their experts. At a finite rate
 this fails.

@@ -172,7 +172,7 @@ def test_bounds_of_other_losses_are_those_of_the_papers(capsys, tmp_path):
                 "chosen (tokens, k)",
                 "nats",
                 "examples:",
-                "--against step_2000.npz",
+                "--against trainer.npz",
                 "p, all layers",
             ],
         ),

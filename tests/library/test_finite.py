@@ -231,10 +231,11 @@ def test_the_ladder_takes_a_million_samples(short_ladder, m):
 
 def test_heads_are_counted_as_they_are_tossed(monkeypatch):
     difference = np.random.default_rng(0).integers(-1, 2, (50, 3)).astype(np.int16)
-    tossed = ladder._differences_on_halves(difference, np.random.default_rng(1))
+    n_splits = ladder.SPLITS_PER_SUPERSAMPLE
+    tossed = ladder._differences_on_halves(difference, np.random.default_rng(1), n_splits)
     monkeypatch.setattr(ladder, "TOSSED_ONE_BY_ONE", 10)
     monkeypatch.setattr(ladder, "HEADS_AT_ONCE", 1000)  # in several parts
-    counted = ladder._differences_on_halves(difference, np.random.default_rng(1))
+    counted = ladder._differences_on_halves(difference, np.random.default_rng(1), n_splits)
     assert tossed.shape == counted.shape
     for moment in (np.mean, np.std):
         a, b = moment(tossed, axis=0), moment(counted, axis=0)

@@ -146,11 +146,11 @@ def test_the_library_in_the_page_is_what_the_page_uses(base):
     assert not [name for name in names if name.startswith(left_out)]
     # what cells may ask for lies beside it, each file by itself
     later = json.loads((base / "live.json").read_text())["later"]
-    assert sorted(later) == [
+    assert sorted(later) == sorted(
         path.relative_to(base / "later").as_posix()
-        for path in sorted((base / "later").rglob("*"))
+        for path in (base / "later").rglob("*")
         if path.is_file()
-    ]
+    )
     assert "data/banks/family/grid-05000/predictions.npz" in later
     assert not [name for name in later if name.endswith(".safetensors")]
     with zipfile.ZipFile(base / "later" / carrier.REST) as content:

@@ -96,8 +96,8 @@ def settings(name):
                     value = round(value)
                 yield start | {key: value}
         elif dial["names"]:
-            # the other bank or mix
-            (other,) = set(dial["stops"]) - {dial["start"]}
+            # another bank, mix or network
+            other = max(set(dial["stops"]) - {dial["start"]})
             yield start | {key: other}
 
 

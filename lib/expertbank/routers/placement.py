@@ -74,7 +74,7 @@ def place(
 
 def _with_replicas(slots: np.ndarray, n_replicas: int) -> np.ndarray:
     """Experts (P,) that need a slot: each replica goes to the one whose copies serve most."""
-    copies = np.ones(len(slots), np.int64)
+    copies = np.ones(len(slots), np.intp)  # which is 32 bits wide in a page
     for _ in range(n_replicas):
         copies[(slots / copies).argmax()] += 1
     return np.repeat(np.arange(len(slots)), copies)

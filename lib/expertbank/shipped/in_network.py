@@ -82,7 +82,7 @@ def sensor_network(seed: int) -> SensorNetwork:
 
     >>> network = sensor_network(0)
     >>> network.links.shape, round(float(network.capacities.max()), 2)
-    ((27, 2), 2.07)
+    ((27, 2), 2.27)
     """
     rng = np.random.default_rng(as_count(seed, "seed", at_least=0))
     first, second = np.triu_indices(N_SENSORS + 1, 1)

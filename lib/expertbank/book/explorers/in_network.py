@@ -127,7 +127,6 @@ def explore_in_network(runs: InNetworkRuns | None = None) -> Explorer:
             Reading("rate of all gates", rate, 2, "nats"),
             Reading("less than without a price", 100 * (1 - rate / free_rate), 0, "%"),
             Reading("classified rightly", accuracy, 1, "%"),
-            Reading("by D-INL without a price", float(np.asarray(dots[-1].y)[0]), 1, "%"),
             Reading("by dense exchange", float(np.asarray(dots[0].y)[0]), 1, "%"),
         ]
         shown = map_of(int(networks.seeds[max(int(network) - 1, 0)]))

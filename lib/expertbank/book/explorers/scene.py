@@ -111,7 +111,7 @@ class Scene:
     >>> panel = Panel(axis, Axis("loss", 0, 1), [Series("D(R)", [0, 1], [1, 0])])
     >>> scene = Scene([panel], [Reading("rate", 0.25, unit="nats")])
     >>> scene.to_json()["panels"][0]["series"][0]["y"]
-    [1.0, 0.0]
+    [1, 0]
     """
 
     panels: Sequence[Panel]
