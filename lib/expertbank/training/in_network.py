@@ -8,7 +8,6 @@ the rate of that gate, I(Z;T), may be priced. Sizes, data, gates and channels ar
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch import nn
 from torch.nn import functional
 
 from expertbank._checks import ABOVE_0, as_count, as_number
-from expertbank._files import read_arrays
 from expertbank.shipped.in_network import (
     ARMS,
     DENSE,
@@ -36,7 +34,7 @@ from expertbank.shipped.in_network import (
 )
 from expertbank.shipped.manifest import check_free
 from expertbank.training.datasets import load_mnist
-from expertbank.training.resumable import provenance, resumed, run_missing
+from expertbank.training.resumable import pack_run, provenance, resumed, run_missing, unpack_run
 
 N_CLASSES = 10
 MEAN, SPREAD = 0.1307, 0.3081  # of MNIST's pixels between 0 and 1
@@ -290,26 +288,17 @@ def train_in_network(
         _assemble(whole, dict(zip(tasks, runs, strict=True)), manifest)
 
 
-def _trained(
-    run: NetworkRun,
-    recipe: NetworkRecipe,
-    images: np.ndarray,
-    labels: np.ndarray,
-    test_images: np.ndarray,
-    test_labels: np.ndarray,
-) -> bytes:
+def _trained(run: NetworkRun, recipe: NetworkRecipe, *arrays: np.ndarray) -> bytes:
+    images, labels, test_images, test_labels = arrays
     numbers, errors = train_network(run, recipe, (images, labels), (test_images, test_labels))
-    file = io.BytesIO()
-    np.savez_compressed(file, names=list(numbers), values=list(numbers.values()), errors=errors)
-    return file.getvalue()
+    return pack_run(numbers, {"errors": errors})
 
 
 def _assemble(folder: Path, runs: dict[Path, NetworkRun], manifest: dict) -> None:
     rows = []
     errors = []
     for path, run in runs.items():
-        arrays = read_arrays(path)
-        measured = dict(zip(arrays["names"].tolist(), arrays["values"].tolist(), strict=True))
+        measured, arrays = unpack_run(path)
         rows.append(asdict(run) | {name: float(f"{x:.6g}") for name, x in measured.items()})
         errors.append(arrays["errors"])
     save_in_network(folder, rows, np.array(errors), manifest)

@@ -6,6 +6,7 @@ them is put together there too, and becomes `<folder>` by one rename.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from expertbank._files import PathLike, one_line, write_atomically
+from expertbank._files import PathLike, one_line, read_arrays, write_atomically
 from expertbank.shipped.manifest import check_free, read_json
 
 # a function that returns the bytes of a file, and its arguments
@@ -121,6 +123,35 @@ def run_missing(tasks: dict[Path, Task], label: str, n_jobs: int | None = None) 
     finished = len(tasks) - len(missing)
     for _ in tqdm(done, total=len(tasks), initial=finished, desc=label, smoothing=0.05):
         pass
+
+
+def pack_run(numbers: dict[str, float], arrays: dict[str, Any]) -> bytes:
+    """The file of a finished run: numbers by name, and arrays called neither `names` nor
+    `values`; `unpack_run` reads it.
+
+    >>> pack_run({"loss": 0.5}, {"errors": np.array([0, 1])})[:2]  # a zip
+    b'PK'
+    """
+    file = io.BytesIO()
+    np.savez_compressed(file, names=list(numbers), values=list(numbers.values()), **arrays)
+    return file.getvalue()
+
+
+def unpack_run(path: Path) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Numbers and arrays of a file that holds what `pack_run` gave.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     path = Path(home, "run.npz")
+    ...     _ = path.write_bytes(pack_run({"loss": 0.5}, {"errors": np.array([0, 1])}))
+    ...     numbers, arrays = unpack_run(path)
+    >>> numbers, arrays["errors"].tolist()
+    ({'loss': 0.5}, [0, 1])
+    """
+    arrays = read_arrays(path)
+    names = arrays.pop("names").tolist()
+    values = arrays.pop("values").tolist()
+    return dict(zip(names, values, strict=True)), arrays
 
 
 def provenance(*packages: str, **place: str) -> dict[str, dict[str, str]]:

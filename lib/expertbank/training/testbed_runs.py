@@ -3,7 +3,6 @@ whole."""
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from expertbank.training.corpus import (
     load_mix,
     placed_tokens,
 )
-from expertbank.training.resumable import provenance, resumed, run_missing
+from expertbank.training.resumable import pack_run, provenance, resumed, run_missing, unpack_run
 from expertbank.training.testbed_model import SIZES, Run, train_run
 
 SCOPES = (1, 2, 8, 16, 64)
@@ -125,11 +124,8 @@ def _assemble(folder: Path, runs: dict[Path, Run], manifest: dict) -> None:
     rows = []
     routing = {}
     for path, run in runs.items():
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive.items())
-        names = arrays.pop("names").tolist()
-        values = arrays.pop("values").tolist()
-        rows.append(asdict(run) | dict(zip(names, values, strict=True)))
+        numbers, arrays = unpack_run(path)
+        rows.append(asdict(run) | numbers)
         if run.name in EXAMPLES:
             routing[EXAMPLES[run.name]] = _by_token(arrays)
     save_testbed(folder, rows, routing, manifest)
@@ -148,9 +144,7 @@ def _trained(
     if run.name in EXAMPLES:
         for name, dtype in SHIPPED_TYPES.items():
             shipped[name] = routing[name][:EXAMPLE_SEQUENCES].astype(dtype)
-    file = io.BytesIO()
-    np.savez_compressed(file, names=list(numbers), values=list(numbers.values()), **shipped)
-    return file.getvalue()
+    return pack_run(numbers, shipped)
 
 
 def _by_token(routing: dict) -> dict:
