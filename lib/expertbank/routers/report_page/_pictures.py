@@ -24,6 +24,11 @@ MOST_LIFT = 4.0  # lifts above look alike
 MOST_DEVICES = 32  # whose traffic is drawn
 
 
+def _having(report: RoutingReport, field: str) -> list[LayerMap]:
+    """The layers that have a table."""
+    return [each for each in report.maps if getattr(each, field)]
+
+
 def _panels(
     report: RoutingReport,
     field: str,
@@ -31,11 +36,9 @@ def _panels(
     columns: str,
     value: str,
     row_height: float,
-) -> str | None:
+) -> str:
     """A map a layer, one below another, of a table that some layers have."""
-    maps = [each for each in report.maps if getattr(each, field)]
-    if not maps:
-        return None
+    maps = _having(report, field)
     titles = {layer.layer: layer.name for layer in report.layers}
     tables = [_array(getattr(each, field)) for each in maps]
     top = max(2.0, min(MOST_LIFT, max(float(np.nanmax(table)) for table in tables)))
@@ -76,10 +79,10 @@ def _names(maps: Sequence[LayerMap], report: RoutingReport) -> str:
 
 def domain_maps(report: RoutingReport) -> Figure:
     """Domains against experts."""
-    svg = _panels(report, "domain_lift", "domain", "expert", "lift", 0.12)
-    if svg is None:
+    shown_maps = _having(report, "domain_lift")
+    if not shown_maps:
         return None
-    shown_maps = [each for each in report.maps if each.domain_lift]
+    svg = _panels(report, "domain_lift", "domain", "expert", "lift", 0.12)
     largest = max(float(np.nanmax(_array(each.domain_lift))) for each in shown_maps)
     return svg, (
         f"Domains and experts in {_names(shown_maps, report)}: the lift, P(expert given the "
@@ -89,10 +92,10 @@ def domain_maps(report: RoutingReport) -> Figure:
 
 def phase_maps(report: RoutingReport) -> Figure:
     """Load of prompts over that of what is generated."""
-    svg = _panels(report, "phases", "", "expert", "load / mean", 0.35)
-    if svg is None:
+    shown_maps = _having(report, "phases")
+    if not shown_maps:
         return None
-    shown_maps = [each for each in report.maps if each.phases]
+    svg = _panels(report, "phases", "", "expert", "load / mean", 0.35)
     return svg, (
         "Load of each expert over the mean load, at positions of the prompt (row 0) beside those "
         f"that were generated (row 1), in {_names(shown_maps, report)}."
@@ -101,10 +104,10 @@ def phase_maps(report: RoutingReport) -> Figure:
 
 def next_maps(report: RoutingReport) -> Figure:
     """Experts of a layer against those of the next."""
-    svg = _panels(report, "next_lift", "expert", "expert of the next layer", "lift", 0.035)
-    if svg is None:
+    shown_maps = _having(report, "next_lift")
+    if not shown_maps:
         return None
-    shown_maps = [each for each in report.maps if each.next_lift]
+    svg = _panels(report, "next_lift", "expert", "expert of the next layer", "lift", 0.035)
     return svg, (
         f"From {_names(shown_maps, report)} to the next: P(next expert given this one) over "
         "P(next expert). At 1 the two choose independently; bright cells are paths."

@@ -156,19 +156,22 @@ def _domain_figure(report: RoutingReport) -> Figure:
     return svg, caption
 
 
+def _captioned(svg: str | None, caption: str) -> Figure:
+    """A picture with its caption, where there is one."""
+    return None if svg is None else (svg, caption)
+
+
 def _team_figure(report: RoutingReport) -> Figure:
     legends = {
         "coactivation": "total correlation",
         "coactivation_baseline": "of an independent choice",
         "coactivation_bias": "bias",
     }
-    svg = _series(report, legends, "nats")
-    if svg is None:
-        return None
-    return svg, (
+    caption = (
         "Experts chosen together, by layer: where the load is near balance, what the total "
         "correlation exceeds a uniform choice by, and is more than its bias, is teams."
     )
+    return _captioned(_series(report, legends, "nats"), caption)
 
 
 def _agreement_figure(report: RoutingReport) -> Figure:
@@ -177,22 +180,20 @@ def _agreement_figure(report: RoutingReport) -> Figure:
         "matched_flip_rate": "after matching",
         "chance_flip_rate": "by chance",
     }
-    svg = _series(report, legends, "share of chosen experts")
-    if svg is None:
-        return None
-    return svg, (
+    caption = (
         "Chosen experts that differ from the other run's on the same tokens, by layer: 0 is the "
         "same choice. Matching renames the other run's experts for the fewest flips."
     )
+    return _captioned(_series(report, legends, "share of chosen experts"), caption)
 
 
 def _next_figure(report: RoutingReport) -> Figure:
-    svg = _series(report, {"next_information": "I(T;T')", "next_bias": "bias"}, "nats")
-    if svg is None:
-        return None
-    return svg, (
+    caption = (
         "What the expert of a slot tells about that of the next layer on the same token, by layer: "
         "what lies above the bias is paths through the model."
+    )
+    return _captioned(
+        _series(report, {"next_information": "I(T;T')", "next_bias": "bias"}, "nats"), caption
     )
 
 
@@ -202,13 +203,11 @@ def _phase_figure(report: RoutingReport) -> Figure:
         "decode_violation": "MaxVio decode",
         "phase_distance": "moved",
     }
-    svg = _series(report, legends, "a ratio")
-    if svg is None:
-        return None
-    return svg, (
+    caption = (
         "The busiest expert's excess over the mean load at positions of the prompt and at those "
         "that were generated, by layer, and the share of the work that moves between the two."
     )
+    return _captioned(_series(report, legends, "a ratio"), caption)
 
 
 def _range(values: Sequence[float]) -> str:
