@@ -59,23 +59,29 @@ class _Networks:
         self.prices = np.array(runs.prices[1:])
         self.lowest = float(100 * table["accuracy"].min())
         self.most = float(table["rate"].max())
+        # the same at every price
         self.at = lru_cache(maxsize=32)(self._at)
+        self.others = lru_cache(maxsize=32)(self._others)
 
     def _mean(self, arm: str, name: str, **wanted: float) -> float:
         return float(self.runs.columns(arm=arm, **wanted)[name].mean())
 
+    def _seed_of(self, network: int) -> dict[str, float]:
+        """What picks the runs of network 1, 2, ..., or nothing, for all, where it is 0."""
+        return {"seed": float(self.seeds[network - 1])} if network else {}
+
     def _at(self, network: int) -> tuple[np.ndarray, np.ndarray]:
         """Rate and accuracy at every price, of network 1, 2, ..., or of all for 0."""
-        wanted = {"seed": float(self.seeds[network - 1])} if network else {}
+        wanted = self._seed_of(network)
         found = [
             [self._mean(PRICED, name, price=price, **wanted) for price in self.prices]
             for name in ("rate", "accuracy")
         ]
         return np.array(found[0]), np.array(found[1])
 
-    def others(self, network: int) -> list[Series]:
+    def _others(self, network: int) -> list[Series]:
         """A dot for each arm without a price."""
-        wanted = {"seed": float(self.seeds[network - 1])} if network else {}
+        wanted = self._seed_of(network)
         dots = []
         for arm, look in LOOKS.items():
             rate = self._mean(arm, "rate", **wanted)
@@ -84,6 +90,7 @@ class _Networks:
         return dots
 
 
+@lru_cache(maxsize=32)
 def map_of(seed: int) -> Panel:
     """Where the nodes of a network stand, its links, and the tree of shortest paths."""
     network = sensor_network(seed)
