@@ -30,11 +30,12 @@ book: $(BOOK) $(BUNDLE)  ## execute every chapter on the shipped bank and render
 	@echo "The book is at _build/html/index.html"
 
 # what is missing here, such as torch, is skipped, in CI too: `make test` is the one that misses nothing
-check: $(CHECK)  ## lint, format, types and the quick tests of the library: about a minute
+check: $(CHECK)  ## lint, format, types, the quick tests of the library and the form of the chapters: about a minute
 	ruff check .
 	ruff format --check .
 	basedpyright --level error
-	CI= python -m pytest --numprocesses 2 --dist loadfile -m "not slow" tests/library tests/routers tests/test_house.py
+	CI= python -m pytest --numprocesses 2 --dist loadfile -m "not slow" tests/library tests/routers tests/test_house.py \
+	  tests/book/test_notebooks.py::test_saving_changes_nothing
 
 test: $(TEST)  ## everything: the checks, the book, all tests with coverage, chapters against references, browser
 	ruff check .
