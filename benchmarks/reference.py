@@ -5,6 +5,7 @@
 
 The folder holds `tables.npz`, `problems.json` and, written last, a manifest that seals both; while
 it runs, one file for each problem that is done, so that a run that was interrupted goes on there.
+A finished folder is refused.
 `expertbank.shipped.reference` says what the fields mean.
 
 Every problem is solved three times, by programs that share nothing but the table: by the library's
@@ -24,6 +25,7 @@ import json
 import time
 from pathlib import Path
 
+import folders
 import numpy as np
 import peers
 import reference_tables
@@ -31,7 +33,6 @@ from mpmath import mp
 
 from expertbank import rate_distortion
 from expertbank._files import write_atomically
-from expertbank.shipped.manifest import MANIFEST, seal
 from expertbank.shipped.reference import CERTIFIED_TO, PROBLEMS, TABLES, bank_losses
 from expertbank.tables import merge_rows
 
@@ -197,9 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "reference")
     folder = parser.parse_args().out
+    problems = folders.begin(folder, PROBLEMS)
     done = folder / "done"
-    done.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    done.mkdir(exist_ok=True)
     arrays, records = {}, []
     for name, entry in reference_tables.problems().items():
         losses = read_losses(entry)
@@ -220,8 +221,8 @@ def main() -> None:
         dict(date=datetime.date.today().isoformat(), tolerance=CERTIFIED_TO, problems=records),
         indent=1,
     )
-    write_atomically(folder / PROBLEMS, lambda file: file.write(text.encode()))
-    seal(folder, ABOUT, [TABLES, PROBLEMS])
+    write_atomically(problems, lambda file: file.write(text.encode()))
+    folders.finish(folder, ABOUT, TABLES, PROBLEMS)
     for path in done.glob("*.json"):
         path.unlink()
     done.rmdir()

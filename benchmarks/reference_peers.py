@@ -6,8 +6,8 @@
 The folder holds `peers.json`: `date`, `machine`, `versions`, `seconds` (what a peer may take before
 it hands over the best that it has), and `rows`, one for each peer and problem, as the command
 `expertbank bench` makes them; it is written anew after every peer, so that a run that was
-interrupted goes on there. A peer whose package is missing is left out, and named in `missing`. One
-BLAS thread for everybody.
+interrupted goes on there. A finished folder is refused. A peer whose package is missing is left
+out, and named in `missing`. One BLAS thread for everybody.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 os.environ.setdefault("PEER_SECONDS", "2")
 sys.path.insert(0, str(HERE))
 
+import folders  # noqa: E402
 from solver import machine  # noqa: E402
 
 from expertbank._files import write_atomically  # noqa: E402
 from expertbank.shipped.bench import OUR_SOLVER, bench  # noqa: E402
-from expertbank.shipped.manifest import MANIFEST, seal  # noqa: E402
 
 RESULTS = "peers.json"
 ABOUT = {
@@ -71,12 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE.parent / "build" / "peers")
     folder = parser.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RESULTS
+    path = folders.begin(folder, RESULTS)
     results = json.loads(path.read_text()) if path.exists() else {"rows": [], "missing": []}
-    if (folder / MANIFEST).exists():  # complete: begin anew
-        results = {"rows": [], "missing": []}
-        (folder / MANIFEST).unlink()
     results["date"] = datetime.date.today().isoformat()
     results["machine"] = machine()
     results["versions"] = versions()
@@ -93,7 +89,7 @@ def main() -> None:
         text = json.dumps(results, indent=1)
         write_atomically(path, lambda file, text=text: file.write(text.encode()))
         print(peer, sum(row["outcome"] == "solved" for row in rows), "of", len(rows), flush=True)
-    seal(folder, ABOUT, [RESULTS])
+    folders.finish(folder, ABOUT, RESULTS)
 
 
 def kept(value):

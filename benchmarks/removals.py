@@ -4,7 +4,8 @@
     python benchmarks/removals.py --out data/removals   into what the book ships
 
 The folder holds removals.json and, once all banks are in it, a manifest that seals it. The file is
-written whole after every bank, so that a run which was interrupted goes on where it stopped.
+written whole after every bank, so that a run which was interrupted goes on where it stopped; a
+finished folder is refused.
 
 A bank has `singles` by rate and `pairs` (a below b), the prices in D(rate) on the test split;
 `scores` of every expert at the main rate; and `paths`: experts in the order in which a score lets
@@ -18,12 +19,13 @@ import argparse
 import json
 from pathlib import Path
 
+import folders
 import numpy as np
 
 from expertbank import distortion_at_rate, load_bank, load_family
 from expertbank._files import write_atomically
 from expertbank.expert_values import REMOVAL_SCORES, removal_order, removal_prices
-from expertbank.shipped.manifest import MANIFEST, check_free, read_json, seal
+from expertbank.shipped.manifest import MANIFEST, read_json
 from expertbank.tables import merge_rows
 
 ROOT = Path(__file__).parents[1]
@@ -102,9 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "removals")
     folder = parser.parse_args().out
-    check_free(folder, "removals")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RESULTS
+    path = folders.begin(folder, RESULTS)
     results = {"rate": RATE, "banks": []}
     if path.exists():
         results = read_json(path)
@@ -116,7 +116,7 @@ def main() -> None:
         text = json.dumps(results, separators=(",", ":")) + "\n"
         write_atomically(path, lambda file, text=text: file.write(text.encode()))
         print(f"{bank.name} is done", flush=True)
-    seal(folder, ABOUT, [RESULTS])
+    folders.finish(folder, ABOUT, RESULTS)
     print(f"{folder / MANIFEST} is sealed")
 
 

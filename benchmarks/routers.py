@@ -6,7 +6,7 @@ five minutes; the recorder needs the extra `transformers`)
     python benchmarks/routers.py --out data/benchmarks  everything, into what the book ships
 
 The folder holds routers.csv, a row a case, written whole after every row: a run that was
-interrupted goes on where it stopped, and one that is complete starts anew. `seconds` is of ours (a
+interrupted goes on where it stopped, and finished rows are refused. `seconds` is of ours (a
 token, where a batch is counted), `plain` of the plain version of the same tables (of a recorder: of
 the forward alone; of one token: with room for few positions), `ratio` ours over plain, or what a
 recorder adds, `limit` what was aimed at. Both run in turns, `repetitions` times, and are medians of
@@ -37,12 +37,12 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import folders
 import numpy as np
 import scipy.special
 
 from expertbank._files import write_atomically
 from expertbank.routers import RouterStatistics, record_routing, statistics_of
-from expertbank.shipped.manifest import MANIFEST, seal
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "routers.csv"
@@ -358,15 +358,10 @@ def machine_of() -> str:
 
 
 def run(folder: Path, settings: Settings) -> None:
-    """Every row that is missing; what is not complete has no manifest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RESULTS
-    wanted = jobs(settings)
+    """Every row that is missing; what is not complete stands in no manifest."""
+    path = folders.begin(folder, RESULTS)
     rows = read_rows(path)
-    if {(row["section"], row["case"]) for row in rows} >= {job[:2] for job in wanted}:
-        rows = []
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for section, case, function in wanted:
+    for section, case, function in jobs(settings):
         if any((row["section"], row["case"]) == (section, case) for row in rows):
             continue
         row = {"section": section, "case": case, "load": os.getloadavg()[0], **function()}
@@ -378,8 +373,7 @@ def run(folder: Path, settings: Settings) -> None:
         names = [name for name in ("seconds", "plain", "ratio", "megabytes") if name in row]
         told = " ".join(f"{name} {row[name]:.3g}" for name in names)
         print(f"{section}: {case}: {told}", flush=True)
-    others = [name for name in ("solver.json",) if (folder / name).is_file()]
-    seal(folder, ABOUT, [*others, RESULTS])
+    folders.finish(folder, ABOUT, RESULTS)
 
 
 ABOUT = {

@@ -7,7 +7,8 @@ sizes: python benchmarks/selection.py (about an hour)
 
 The output folder holds selection.csv, one row for a bank and an m, and, when no row is missing, a
 manifest that seals it. The file is written whole after every row, so a run that was interrupted
-goes on where it stopped; a bank that is new in the folder adds its rows.
+goes on where it stopped. A finished folder is refused; without its manifest, banks that are new
+add their rows.
 
 A row has `I` and `G` of the empirical risk minimiser, their standard errors, the same with ties
 broken by a fair draw (`I_fair`, `G_fair`), the share of datasets that tie, and the theory's I and G
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import folders
 import numpy as np
 import pandas as pd
 
@@ -29,7 +31,7 @@ from expertbank.information import entropy, mean_error
 from expertbank.learners import empirical_risks
 from expertbank.selection_theory import MARGINS
 from expertbank.shipped.frames import csv_bytes, read_frame
-from expertbank.shipped.manifest import MANIFEST, REPOSITORY, seal
+from expertbank.shipped.manifest import MANIFEST, REPOSITORY
 
 RESULTS = "selection.csv"
 SIZES = (256, 32, 1024, 4096, 64, 128, 512, 2048)
@@ -82,9 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "selection")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / RESULTS
-    (args.out / MANIFEST).unlink(missing_ok=True)
+    path = folders.begin(args.out, RESULTS)
     rows = read_frame(path).to_dict("records") if path.exists() else []
     done = {(row["bank"], row["m"]) for row in rows}
     names = sorted(
@@ -112,7 +112,7 @@ def main() -> None:
         "banks": len({row["bank"] for row in rows}),
         "sizes": sorted({row["m"] for row in rows}),
     }
-    seal(args.out, ABOUT | held, [RESULTS])
+    folders.finish(args.out, ABOUT | held, RESULTS)
 
 
 if __name__ == "__main__":

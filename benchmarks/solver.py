@@ -7,11 +7,12 @@ minutes)
     python benchmarks/solver.py --out data/benchmarks  everything, into what the book ships
 
 The folder holds solver.json and, once that is complete, a manifest that seals it. The file is
-written whole after every row, so a run that was interrupted goes on where it stopped; one that is
-complete starts anew. It holds `date`, `complete`, `settings`, `machine`, `versions`,
-and lists of rows, each a flat dictionary: tables, points (one price, cold), curves (100 prices),
-own_gap (ours at the gap that SLSQP reached), growth_inputs, growth_experts, floor (against plain
-matrix products), memory, streaming, imports, and, from these, slopes and targets.
+written whole after every row, so a run that was interrupted goes on where it stopped; finished
+results are refused, but for the sections that `--only` names. The file holds `date`, `complete`,
+`settings`, `machine`, `versions`, and lists of rows, each a flat dictionary: tables, points (one
+price, cold), curves (100 prices), own_gap (ours at the gap that SLSQP reached), growth_inputs,
+growth_experts, floor (against plain matrix products), memory, streaming, imports, and, from these,
+slopes and targets.
 
 Seconds are medians of `repetitions` runs: at least 5, fewer where they would take longer than
 `settings["patience"]`. Where threadpoolctl is installed, whatever takes less than 5 seconds is run
@@ -39,6 +40,7 @@ from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import folders
 import numpy as np
 import peers
 from peers import SOLVERS, certificate, kernel_of, synthetic, task_of
@@ -50,7 +52,7 @@ except ImportError:
 
 from expertbank import load_bank, rate_distortion, rate_distortion_curve, tables
 from expertbank._files import write_atomically
-from expertbank.shipped.manifest import MANIFEST, read_json, seal
+from expertbank.shipped.manifest import read_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "solver.json"
@@ -735,11 +737,7 @@ def opened(path, settings, only):
     """The results so far, without the sections that are asked for anew."""
     results = read_json(path) if path.exists() else {}
     if results and results["settings"] != json.loads(json.dumps(settings)):
-        if only:
-            raise SystemExit(f"{path} was made with other settings: a full run has to replace it")
-        results = {}
-    if results and results["complete"] and not only:
-        results = {}
+        raise SystemExit(f"{path} was begun with other settings; choose another folder")
     for section in SECTIONS:
         if section not in results or (section in only and results.get("complete")):
             results[section] = []
@@ -759,11 +757,13 @@ def write(results, path):
 
 
 def run(folder, settings, only):
-    """Every row that is missing; what is not complete has no manifest."""
+    """Every row that is missing; what is not complete stands in no manifest."""
+    if not only:
+        folders.begin(folder, RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS
     results = opened(path, settings, only)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    folders.reopen(folder, ABOUT, RESULTS)
     begun = time.perf_counter()
     for section, key, function in jobs(settings, results):
         if (only and section not in only) or any(row["key"] == key for row in results[section]):
@@ -784,8 +784,7 @@ def run(folder, settings, only):
     results["complete"] = all(results[section] for section in SECTIONS)
     write(results, path)
     if results["complete"]:
-        others = [name for name in ("routers.csv",) if (folder / name).is_file()]
-        seal(folder, ABOUT, [RESULTS, *others])
+        folders.finish(folder, ABOUT, RESULTS)
     for row in results["targets"]:
         print(
             f"{'met   ' if row['met'] else 'MISSED'} {row['target']}: {row['value']:.4g} "

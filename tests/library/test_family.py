@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from expertbank import cli, load_bank, load_family
-from expertbank.shipped.manifest import REPOSITORY, read_manifest
+from expertbank.shipped.manifest import REPOSITORY, read_manifest, seal
 from support import skip_or_fail
 
 
@@ -134,7 +134,8 @@ def test_a_killed_run_goes_on_and_whole_banks_are_left_alone(
     assert predictions(tmp_path / "killed") == predictions(tmp_path / "whole")
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["tiny-1", "tiny-2"]
     before = contents(tmp_path / "killed")
-    experts.train_family(tmp_path / "killed", tiny, n_jobs=1, device="cpu")
+    with pytest.raises(FileExistsError, match="already holds all 2 banks; choose another folder"):
+        experts.train_family(tmp_path / "killed", tiny, n_jobs=1, device="cpu")
     assert contents(tmp_path / "killed") == before
     other = tiny | {"tiny-2": experts.Recipe(n_experts=2, subset_size=100, seed=9)}
     with pytest.raises(ValueError, match=r"tiny-2 holds a bank of another recipe"):
@@ -189,14 +190,20 @@ def test_nothing_is_trained_into_the_shipped_data_unasked(
     assert seen == [Path(place)] and not seen[0].is_absolute()
 
 
-@pytest.mark.parametrize("what", ["mnist", "specialists", "gates", "testbed"])
-def test_what_is_sealed_is_not_trained_over(torch, capsys, contents, what):
-    folder = {"gates": "gates", "testbed": "testbed"}.get(what, f"banks/{what}")
-    before = contents(REPOSITORY / "data" / folder)
-    assert cli.main(["train", what, "--out", str(REPOSITORY / "data" / folder)]) == 2
-    assert "already holds" in capsys.readouterr().err
-    assert contents(REPOSITORY / "data" / folder) == before
-    assert not (REPOSITORY / "data" / f"{folder}.partial").exists()
+@pytest.mark.parametrize("what", cli.FOLDERS)
+def test_what_is_sealed_is_not_trained_over(torch, capsys, contents, tmp_path, what):
+    folder = tmp_path / "finished"
+    if what == "family":  # whose banks are sealed one by one
+        shutil.copytree(REPOSITORY / "data/banks/family", folder)
+    else:
+        folder.mkdir()
+        seal(folder, {}, [])
+    before = contents(folder)
+    assert cli.main(["train", what, "--out", str(folder)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "already holds" in sentence and "choose another folder" in sentence
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["finished"]
 
 
 def test_train_family_passes_on_what_it_is_told(torch, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from expertbank.routers import RouterStatistics
-from expertbank.shipped.manifest import REPOSITORY, read_manifest
+from expertbank.shipped.manifest import REPOSITORY, read_manifest, seal
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def test_a_small_run_writes_every_row_resumes_and_seals(benchmark, tmp_path, mon
     # what is there is not measured again; a folder of two benchmarks keeps both
     benchmark.write_rows(rows[1:], tmp_path / "routers.csv")
     (tmp_path / "solver.json").write_text("{}")
+    seal(tmp_path, {}, ["solver.json"])
     calls = []
     real = benchmark.update_row
     monkeypatch.setattr(benchmark, "update_row", lambda *a: calls.append(a) or real(*a))

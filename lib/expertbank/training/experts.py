@@ -268,9 +268,9 @@ def train_family(
     """Train many banks, a subfolder each, without weights; default: the `BANK_FAMILY` that the book
     ships.
 
-    Banks that exist are left alone, so the same call resumes; ValueError where one was made by
-    another recipe. Experts are spread over workers by joblib: `n_jobs` processes, or whatever
-    `joblib.parallel_config` says, such as a Dask cluster.
+    Banks that exist are left alone, so the same call resumes; FileExistsError where none is
+    missing, ValueError where one was made by another recipe. Experts are spread over workers by
+    joblib: `n_jobs` processes, or whatever `joblib.parallel_config` says, such as a Dask cluster.
 
     >>> recipes = {f"seed-{seed}": Recipe(seed=seed) for seed in range(5)}  # doctest: +SKIP
     >>> train_family("family", recipes, n_jobs=4)  # doctest: +SKIP
@@ -283,8 +283,10 @@ def train_family(
             missing[path] = recipe
         elif recipe_of(read_manifest(path)) != recipe:
             raise ValueError(f"{path} holds a bank of another recipe; choose another folder")
-    if missing:
-        _train_all(missing, False, root, download, n_jobs, device)
+    if not missing:
+        held = f"{folder} already holds all {len(recipes)} banks"
+        raise FileExistsError(f"{held}; choose another folder or move it away")
+    _train_all(missing, False, root, download, n_jobs, device)
 
 
 def _train_all(
