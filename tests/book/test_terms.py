@@ -7,24 +7,25 @@ import re
 from functools import cache
 
 import pytest
+from markdown_it import MarkdownIt
 
 from references import ROOT, chapters
 
 LINK = re.compile(r"\{term\}`(?:[^`<]*<([^>`]+)>|([^`<]+))`")
 ROLE = re.compile(r"(\{[\w:]+\})?`[^`]+`")
-# what is not prose: code, formulas, exercises, the three numbers on top, headings, tables, links
-FENCED = r"^(`{3,})\{(code-cell|math|explorer-gallery|exercise|solution)\}.*?^\1\s*$"
-NOT_PROSE = [
-    r"\A---\n.*?^---$",
-    FENCED,
-    r"^(`{3,})\{admonition\} In short.*?^\1\s*$",
-    r"^```\w*\n.*?^```\s*$",
-    r"^\$\$.*?^\$\$.*?$",
-    r"^(?:#+ .*|`{3,}.*|:\w.*|\(.*\)=|\|.*|% .*)$",
-]
+# directives that hold no prose of the chapter's argument; code without a directive neither
+NO_PROSE = re.compile(
+    r"(?!\{)|\{(code-cell|math|explorer-gallery|exercise|solution|eval-rst)\}"
+    r"|\{admonition\} In short"
+)
+HEAD = re.compile(r"\A---\n.*?^---$", re.M | re.S)
+# formulas; headings, options of directives, labels, tables, comments
+FORMULAS = re.compile(r"^\$\$.*?^\$\$.*?$", re.M | re.S)
+LINES = re.compile(r"^(?:#+ .*|`{3,}.*|:\w.*|\(.*\)=|\|.*|% .*)$", re.M)
 # words that mean something else, too, in every chapter or in one
 EVERYDAY = {"band", "bracket"}
-ELSEWHERE = {("theorem2", "certificate")}
+# of a proof, and of an expert: how many tokens it takes
+ELSEWHERE = {("theorem2", "certificate"), ("your_router", "capacity")}
 NAMES = [chapter.stem for chapter in chapters() if chapter.stem not in ("start", "report")]
 
 
@@ -32,10 +33,24 @@ def blank(found):
     return re.sub(r"[^\n]", " ", found[0])
 
 
+def without_code(text):
+    """The text with spaces for its head and its fenced blocks, but for directives with prose."""
+    lines = HEAD.sub(blank, text).split("\n")
+    for block in MarkdownIt().parse("\n".join(lines)):
+        if block.type != "fence":
+            continue
+        first, end = block.map
+        inside = slice(first + 1, first + 1 + block.content.count("\n"))
+        if NO_PROSE.match(block.info.strip()):
+            lines[first:end] = [" " * len(line) for line in lines[first:end]]
+        else:
+            lines[inside] = without_code("\n".join(lines[inside])).split("\n")
+    return "\n".join(lines)
+
+
 def prose(text):
     """The text with spaces for all that is not prose, links to the glossary kept."""
-    for pattern in NOT_PROSE:
-        text = re.sub(pattern, blank, text, flags=re.M | re.S if ".*?" in pattern else re.M)
+    text = LINES.sub(blank, FORMULAS.sub(blank, without_code(text)))
     text = ROLE.sub(lambda found: found[0] if found[1] == "{term}" else blank(found), text)
     return re.sub(r"\$[^$]*\$|\[[^\]]*\]\([^)]*\)", blank, text)
 
@@ -80,6 +95,29 @@ def test_a_term_without_a_link_is_found():
     assert not list(unlinked("toy", text.replace("Gates and a", "A")))
 
 
+def test_prose_between_code_and_inside_directives_is_looked_at():
+    text = """```{code-cell}
+gate
+```
+A gate.
+````{note}
+:class: gate
+Gates.
+```python
+gate
+```
+````
+```
+gate
+```
+The gate.
+"""
+    looked_at = [line.strip() for line in prose(text).splitlines()]
+    assert [line for line in looked_at if line] == ["A gate.", "Gates.", "The gate."]
+    assert prose(text).count("\n") == text.count("\n")
+    assert list(unlinked("toy", text)) == [("gate", 4)]
+
+
 @cache
 def documented():
     """Names of the functions that the API reference lists."""
@@ -94,8 +132,7 @@ def documented():
 
 
 def bare_functions(text):
-    for pattern in NOT_PROSE[:4]:
-        text = re.sub(pattern, blank, text, flags=re.M | re.S)
+    text = without_code(text)
     seen = set()
     for found in re.finditer(r"(\{[\w:]+\})?`([^`\n]+)`", text):
         name = found[2].lstrip("~").removesuffix("()").rpartition(".")[2]
