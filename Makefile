@@ -29,6 +29,10 @@ book: $(BOOK) $(BUNDLE)  ## execute every chapter on the shipped bank and render
 	jupyter-book build . --warningiserror --keep-going
 	@echo "The book is at _build/html/index.html"
 
+# tests already run on every core: a second thread of OpenBLAS would only spin there, at several times the processor time
+check test: export OMP_NUM_THREADS ?= 1
+check test: export OPENBLAS_NUM_THREADS ?= 1
+
 # what is missing here, such as torch, is skipped, in CI too: `make test` is the one that misses nothing
 check: $(CHECK)  ## lint, format, types, the quick tests of the library and the form of the chapters: about a minute
 	ruff check .
