@@ -97,15 +97,16 @@ def ring_of(panel):
     return next(mark for mark in panel.marks if mark.kind == "ring")
 
 
+@cache
 def some_scenes(name):
-    """Scenes at the ends, the middle and the start of every dial."""
+    """Scenes at the ends, the middle and the start of every dial, computed once for all tests."""
     dials = {key: dial for key, dial in made(name).dials.items() if len(dial.stops)}
     few = []
     for dial in dials.values():
         places = {0, 1, len(dial.stops) // 3, len(dial.stops) // 2, len(dial.stops) - 1}
         few.append([dial.start, *(list(dial.stops)[place] for place in places)])
-    for values in itertools.product(*few):
-        yield scene_of(name, **dict(zip(dials, values)))
+    settings = dict.fromkeys(itertools.product(*few))
+    return [scene_of(name, **dict(zip(dials, values))) for values in settings]
 
 
 def form_of(scene):
