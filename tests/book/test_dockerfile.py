@@ -68,5 +68,5 @@ def test_it_builds_the_book_and_runs_the_tests():
 
 def test_what_is_built_here_stays_out_of_the_image():
     left_out = set((ROOT / ".dockerignore").read_text().split())
-    built = {".venv", "_build", "build", "data/MNIST", "data/bible-corpus"}
+    built = {".venv", "_build", "build", "data/*MNIST", "data/bible-corpus"}
     assert built <= left_out and ".git" not in left_out

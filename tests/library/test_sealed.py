@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,19 @@ from expertbank.shipped.testbed import load_testbed
 from support import reseal, say
 
 DATA = REPOSITORY / "data"
-# what else may lie there: images and texts that were downloaded, with hashes in the code
-DOWNLOADED = {"MNIST", "bible-corpus"}
-SEALED = sorted(path.parent.relative_to(DATA) for path in DATA.rglob(MANIFEST))
 SOURCES = sorted(REPOSITORY.glob("chapters/*.md")) + sorted(REPOSITORY.glob("lib/**/*.py"))
 
 
-def shipped_files():
-    for path in sorted(DATA.rglob("*")):
-        if path.is_file() and path.relative_to(DATA).parts[0] not in DOWNLOADED:
-            yield path
+def shipped_files(repository: Path) -> list[Path]:
+    """The files of `data` that the repository holds: not what is downloaded, trained or half
+    written there meanwhile."""
+    command = ["git", "ls-files", "-z", "data"]
+    listed = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    return [repository / name for name in listed.stdout.split("\0") if name]
+
+
+SHIPPED = shipped_files(REPOSITORY)
+SEALED = [path.parent.relative_to(DATA) for path in SHIPPED if path.name == MANIFEST]
 
 
 def open_all(folder: Path) -> None:
@@ -93,8 +97,34 @@ def test_every_shipped_file_has_a_hash_that_is_right():
     for folder in SEALED:
         manifest = read_manifest(DATA / folder, ())
         listed |= {check_file(DATA / folder, manifest, name) for name in manifest["files"]}
-    assert set(shipped_files()) == listed
+    assert set(SHIPPED) == listed
     assert len(listed) > 60
+
+
+def test_what_others_write_beside_the_shipped_files_is_none_of_them(tmp_path):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    for name in ("data/a/kept", "data/a/kept.half", "data/MNIST/raw/images", "other"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["git", "add", "data/a/kept", "other"], cwd=tmp_path, check=True)
+    assert shipped_files(tmp_path) == [tmp_path / "data/a/kept"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(f"{kind}/raw/images" for kind in ("MNIST", "FashionMNIST", "KMNIST")),
+        "cifar-10-batches-py/data_batch_1",
+        "cifar-10-python.tar.gz",
+        "bible-corpus/English.xml",
+        "banks/mnist.partial/lock",
+        "banks/family/replicate-1.partial/lock",
+        "gates.partial/lock",
+    ],
+)
+def test_downloads_and_half_finished_runs_never_enter_the_repository(place):
+    command = ["git", "check-ignore", "--quiet", f"data/{place}"]
+    assert subprocess.run(command, cwd=REPOSITORY).returncode == 0
 
 
 def test_nothing_opens_shipped_data_by_its_path():
