@@ -21,6 +21,8 @@ AXE = ROOT / "chapters" / "_ext" / "node_modules" / "axe-core" / "axe.min.js"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+# of axe's rules those that the theme has a part in: colours, and the logo, which is another one
+OF_THE_THEME = ("color-contrast", "link-in-text-block", "image-alt")
 WITH_EXPLORER = list(EXPLORERS)
 LECTURES = [
     "gate",
@@ -98,9 +100,21 @@ def watch(page) -> None:
     page.on("pageerror", lambda error: page.problems.append(str(error)))
 
 
-def violations(page) -> list[tuple[str, list]]:
-    """What axe-core finds, of any impact: rule and first place."""
+def violations(page, *rules: str) -> list[tuple[str, list]]:
+    """What axe-core finds by these rules, else by all, of any impact: rule and first place."""
     assert AXE.is_file(), "run `make book`: it fetches axe-core from npm"
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = page.evaluate("options => axe.run(options)", options)["violations"]
     return [(v["id"], v["nodes"][0]["target"]) for v in found]
+
+
+def turn(page, theme: str) -> None:
+    """Show the page in the other theme, as a reader's system does in the evening, until no colour
+    is on its way."""
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    page.wait_for_function(
+        "() => document.getAnimations().every(one => one.playState !== 'running')"
+    )

@@ -51,7 +51,7 @@ def visit(request, browser, site):
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
     tab = context.new_page()
-    tab.problems, tab.asked = [], set()
+    tab.size, tab.problems, tab.asked = size, [], set()
     tab.on(
         "request", lambda request: tab.asked.add(request.url.removeprefix(site).partition("?")[0])
     )

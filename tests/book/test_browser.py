@@ -11,7 +11,18 @@ from time import perf_counter
 
 import pytest
 
-from pages import HTML, LECTURES, PACKED, PAGES, SIZES, WITH_EXPLORER, Packed, violations
+from pages import (
+    HTML,
+    LECTURES,
+    OF_THE_THEME,
+    PACKED,
+    PAGES,
+    SIZES,
+    WITH_EXPLORER,
+    Packed,
+    turn,
+    violations,
+)
 from reading import faults, opening_of
 from support import say, say_time
 
@@ -46,13 +57,13 @@ CRAMPED = """() => [...(window.MathJax?.startup?.document?.math ?? [])]
   .filter(([, found, room]) => found < room - 100 || found > room)"""
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_is_whole(visit, weights, request, name):
-    page = visit(name)
-    sources = page.locator(".math").count()
-    assert page.locator("mjx-container").count() >= sources
-    assert page.locator("mjx-merror").count() == 0
-    assert page.evaluate(CRAMPED) == []
+# a page is opened in the light; in the dark, to which it turns then, only colours are others
+in_both_sizes = pytest.mark.parametrize(
+    "visit", [(size, "light") for size in SIZES], ids=SIZES, indirect=True
+)
+
+
+def assert_nothing_is_cut_off(page):
     broken = page.evaluate(
         "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
     )
@@ -61,23 +72,42 @@ def test_page_is_whole(visit, weights, request, name):
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
     assert overflow <= 0, f"the page is {overflow} px wider than the window"
+    assert faults(page, phone=page.size == "phone") == {}
+
+
+@in_both_sizes
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(visit, weights, request, name):
+    page = visit(name)
+    sources = page.locator(".math").count()
+    assert page.locator("mjx-container").count() >= sources
+    assert page.locator("mjx-merror").count() == 0
+    assert page.evaluate(CRAMPED) == []
     if name.removeprefix("chapters/") in LECTURES:
         assert page.locator("mjx-container").count() > 10
         assert page.locator(".cell_output figure .figure-forms svg").count() >= 1
-    assert faults(page, phone="phone" in request.node.callspec.id) == {}
+    if page.size == "desktop":
+        assert_opens_light(page, weights, request, name)
+    assert_nothing_is_cut_off(page)
     assert violations(page) == []
-    if "desktop-light" in request.node.callspec.id:
-        explorer = name.removeprefix("chapters/") in WITH_EXPLORER
-        weights[name] = page.asked, sum(map(transferred, page.asked))
-        say(request, f"first load of {name}, gzip: {weights[name][1] / 1e6:.2f} MB")
-        assert explorer == any(path.endswith("/explorer.js") for path in page.asked)
-        assert weights[name][1] <= 900_000, sorted(page.asked, key=transferred)
-        if name in PICTURE_FIRST:
-            opening = opening_of(page, OPENS_WITH.get(name, ".explorer, .figure-forms"))
-            say(request, f"{name} opens: {opening}")
-            assert opening["picture"] and opening["picture"] <= 1200
-            assert opening["short"] and opening["short"] <= 1200
+    turn(page, "dark")
+    assert_nothing_is_cut_off(page)
+    assert violations(page, *OF_THE_THEME) == []
     assert page.problems == []
+
+
+def assert_opens_light(page, weights, request, name):
+    """What a page loads before anybody touches it, and that its picture stands near its top."""
+    explorer = name.removeprefix("chapters/") in WITH_EXPLORER
+    weights[name] = page.asked.copy(), sum(map(transferred, page.asked))
+    say(request, f"first load of {name}, gzip: {weights[name][1] / 1e6:.2f} MB")
+    assert explorer == any(path.endswith("/explorer.js") for path in page.asked)
+    assert weights[name][1] <= 900_000, sorted(page.asked, key=transferred)
+    if name in PICTURE_FIRST:
+        opening = opening_of(page, OPENS_WITH.get(name, ".explorer, .figure-forms"))
+        say(request, f"{name} opens: {opening}")
+        assert opening["picture"] and opening["picture"] <= 1200
+        assert opening["short"] and opening["short"] <= 1200
 
 
 # --- explorers ---
@@ -118,11 +148,26 @@ SMALL = """() => [...document.querySelectorAll('.explorer *')]
   .filter(([text, size]) => size < 11)"""
 
 
+def still_of(browser, site, name, size):
+    """How high the still is that stands where no script runs."""
+    page = browser.new_page(viewport=size, java_script_enabled=False)
+    page.goto(f"{site}/chapters/{name}.html", wait_until="load")
+    assert page.locator(".explorer-still noscript p").is_visible()
+    assert page.locator(".explorer-still .explorer-svg:visible").count() >= 1
+    height = page.locator(".explorer").bounding_box()["height"]
+    page.close()
+    return height
+
+
+@in_both_sizes
 @pytest.mark.parametrize("name", WITH_EXPLORER)
-def test_dials_move_the_picture_and_leave_its_axes(visit, name):
+def test_dials_move_the_picture_and_leave_its_axes(visit, browser, site, name):
     page = visit(f"chapters/{name}")
     page.locator(ALIVE).first.wait_for(state="attached")
     assert page.locator(".explorer-still").count() == 0
+    height = page.locator(".explorer").bounding_box()["height"]
+    still = still_of(browser, site, name, page.viewport_size)
+    assert abs(height - still) <= 6, "the page jumps when the script is there"
     axes = page.locator(".explorer-svg [aria-label$='axis tick label'] text")
     dials = page.locator(ALIVE)
     assert dials.count() in (2, 3)
@@ -143,6 +188,8 @@ def test_dials_move_the_picture_and_leave_its_axes(visit, name):
             dial.press(end)
     assert page.evaluate(FAINT) == []
     assert page.evaluate(SMALL) == []
+    turn(page, "dark")
+    assert page.evaluate(FAINT) == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert page.problems == []
 
@@ -285,26 +332,6 @@ def test_an_explorer_works_from_a_folder_too(browser):
     page.close()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", WITH_EXPLORER)
-def test_a_still_holds_the_place_of_an_explorer(browser, site, name, size):
-    heights = {}
-    for script in (True, False):
-        width, height = SIZES[size]
-        page = browser.new_page(
-            viewport={"width": width, "height": height}, java_script_enabled=script
-        )
-        page.goto(f"{site}/chapters/{name}.html", wait_until="load")
-        if script:
-            page.locator(ALIVE).first.wait_for(state="attached")
-        else:
-            assert page.locator(".explorer-still noscript p").is_visible()
-            assert page.locator(".explorer-still .explorer-svg:visible").count() >= 1
-        heights[script] = page.locator(".explorer").bounding_box()["height"]
-        page.close()
-    assert abs(heights[True] - heights[False]) <= 6, "the page jumps when the script is there"
-
-
 @pytest.fixture(scope="module")
 def packed_site():
     """The address of the built book, as a server on the web sends it."""
@@ -315,7 +342,8 @@ def packed_site():
     server.shutdown()
 
 
-@pytest.mark.parametrize("name", WITH_EXPLORER)
+# the first page and two of the heaviest; what each page may load at most is held above
+@pytest.mark.parametrize("name", ["start", "alpha_mixture", "gates"])
 def test_a_dial_moves_within_four_seconds_on_a_slow_line(browser, packed_site, name, request):
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
