@@ -154,6 +154,51 @@ def test_plumbing_is_told_from_code(source, code, plumbing):
     assert lines_of(source) == (code, plumbing)
 
 
+def shows(cell):
+    """Whether something is seen below the folded code of a cell that was executed."""
+    if "hide-cell" in cell.metadata.get("tags", []):
+        return False
+    # numbers for the text are kept where nobody sees them
+    return any(
+        output.output_type == "stream" or not any("papermill" in kind for kind in output.data)
+        for output in cell.outputs
+    )
+
+
+def bare_bars(cells):
+    """Folded cells that show nothing and have the bar of another folded cell right below."""
+    found = []
+    above = None
+    for cell in cells:
+        tags = set(cell.metadata.get("tags", []))
+        if "remove-cell" in tags:
+            continue
+        is_folded = cell.cell_type == "code" and bool(tags & {"hide-input", "hide-cell"})
+        if is_folded and above is not None:
+            found.append(above.source)
+        above = cell if is_folded and not shows(cell) else None
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_bar_of_folded_code_stands_right_above_another(name):
+    assert bare_bars(nbformat.read(REFERENCES / f"{name}.ipynb", as_version=4).cells) == []
+
+
+def test_bars_are_told_from_what_is_seen():
+    def cell(source, tag, *kinds):
+        outputs = [nbformat.v4.new_output("display_data", {kind: ""}) for kind in kinds]
+        return nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}, outputs=outputs)
+
+    text = nbformat.v4.new_markdown_cell("words")
+    table = cell("a table", "hide-input", "text/html")
+    number = cell("a number", "hide-input", "application/papermill.record/text/plain")
+    checks = cell("checks", "hide-cell", "text/html")
+    gone = cell("gone", "remove-cell")
+    assert bare_bars([table, table, text, number, text, checks]) == []
+    assert bare_bars([number, gone, checks, table]) == ["a number", "checks"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_caption_names_a_colour_that_turns_in_the_dark(name):
     cells = jupytext.read(ROOT / "chapters" / f"{name}.md").cells
