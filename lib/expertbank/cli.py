@@ -270,7 +270,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _add_reproduce(commands) -> None:
     option = _command(commands, "reproduce", _reproduce)
-    option("--quick", action="store_true", help="a part of it, in 2 minutes")
+    option("--quick", action="store_true", help="a part of it, in 3 minutes")
     out = "a new folder; default build/reproduce, or build/reproduce-quick"
     option("--out", help=out)
     option("--jobs", type=int, default=2, help="worker processes")

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from expertbank.cli import main
-from expertbank.shipped.manifest import REPOSITORY
+from expertbank.routers.families import families_of
+from expertbank.shipped.manifest import (
+    MANIFEST,
+    REPOSITORY,
+    data_folder,
+    read_json,
+    shipped_file,
+)
 
 TEXT = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.M | re.S)
@@ -129,5 +136,17 @@ def test_extras_exist():
 
 def test_folders_exist():
     """The table of where things are."""
-    for path in re.findall(r"^\| `([\w./]+)` \|", TEXT, flags=re.M):
+    named = re.findall(r"^\| `([\w./-]+)` \|", TEXT, flags=re.M)
+    for path in named:
         assert (REPOSITORY / path).exists(), path
+    for folder in data_folder().iterdir():
+        is_shipped = bool(list(folder.rglob(MANIFEST)))
+        assert (f"data/{folder.name}/" in named) == is_shipped, folder
+
+
+def test_what_is_counted_is_so_many():
+    [families] = re.findall(r"any of (\d+) families", TEXT)
+    heard = [how for _, how, _ in families_of() if how == "verified"]
+    assert int(families) == len(heard)
+    [problems] = re.findall(r"\| (\d+) distortion-rate problems", TEXT)
+    assert int(problems) == len(read_json(shipped_file("reference", "problems.json"))["problems"])
