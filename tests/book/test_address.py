@@ -138,6 +138,9 @@ def build(folder, environment, code="1 + 1", builder="html"):
         (chapters / "_ext" / path.name).symlink_to(path)
     (folder / "lib").symlink_to(ROOT / "lib")
     (folder / "data").symlink_to(ROOT / "data")
+    # what pages load for "Any value" is made once, for the book itself
+    (ROOT / "build").mkdir(exist_ok=True)
+    (folder / "build").symlink_to(ROOT / "build")
     shutil.copy(ROOT / "chapters/references.bib", chapters)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "CITATION.cff", folder)
