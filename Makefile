@@ -18,7 +18,7 @@ TEST := $(VENV)/.test
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 SBOM := build/sbom
 
-.PHONY: help book check test chapter page references bank specialists family gates testbed router-model in-network small-banks fashion \
+.PHONY: help book check types test chapter page references bank specialists family gates testbed router-model in-network small-banks fashion \
   reproduce batch-sizes report reference-set reference-peers removals selection benchmark benchmark-routers environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
@@ -44,12 +44,15 @@ check: $(CHECK)  ## lint, format, types, the quick tests of the library and the 
 test: $(TEST)  ## everything: the checks, the book, all tests with coverage, chapters against references, browser
 	ruff check .
 	ruff format --check .
-	basedpyright --level error
-	$(MAKE) book
+	# while the book writes its pages, one after the other, a core is free for the types
+	$(MAKE) --jobs 2 types book
 	# the files of the browser, few tests and minutes, come first: else one of them runs alone at the end
 	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 30 --cov --cov-report=
 	python tests/wings.py
 	python -m pytest --numprocesses auto --dist loadfile --nbval --nbval-sanitize-with tests/sanitize.cfg tests/references
+
+types: $(CHECK)
+	basedpyright --level error
 
 live-test: $(TEST) $(NPM)  ## the library in the Python of the pages, under Node.js, and where that comes from
 	python -m pytest --numprocesses 2 --dist loadfile tests/live
