@@ -18,7 +18,7 @@ TEST := $(VENV)/.test
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 SBOM := build/sbom
 
-.PHONY: help book check types test chapter page references bank specialists family gates testbed router-model in-network small-banks fashion \
+.PHONY: help book check types test chapter page references bank specialists family gates testbed priced-routers router-model in-network small-banks fashion \
   reproduce batch-sizes report reference-set reference-peers removals selection benchmark benchmark-routers environments lock sbom clean lab notebooks serve pdf epub linkcheck live-test offline
 
 help:  ## list the targets
@@ -75,8 +75,11 @@ specialists: $(TRAIN)  ## train the bank of specialists anew into build/banks/sp
 gates: $(TRAIN)  ## train the sweep of gates on both banks anew into build/gates (resumes)
 	expertbank train gates --download --out build/gates
 
-testbed: $(TRAIN)  ## train the grid of the routing testbed anew into build/testbed (resumes; about an hour)
+testbed: $(TRAIN)  ## train the grid of the routing testbed anew into build/testbed (resumes; two hours)
 	expertbank train testbed --download --out build/testbed
+
+priced-routers: $(TRAIN)  ## train routers with a price on experts or little slope anew into build/priced-routers (resumes; 40 minutes)
+	expertbank train priced-routers --download --out build/priced-routers
 
 router-model: $(TEST)  ## train the small mixture of experts anew into build/router-model (resumes; 15 minutes)
 	expertbank train router-model --download --out build/router-model

@@ -46,6 +46,7 @@ FOLDERS = {
     "family": "banks/family",
     "gates": "gates",
     "testbed": "testbed",
+    "priced-routers": "priced-routers",
     "router-model": "router-model",
     "in-network": "in-network",
     "small-banks": "small-banks",
@@ -207,6 +208,10 @@ def _train(options: argparse.Namespace) -> None:
         from expertbank.training.in_network import train_in_network
 
         train_in_network(folder, **how)
+    elif what == "priced-routers":
+        from expertbank.training.priced_routers import train_priced_routers
+
+        train_priced_routers(folder, **how)
     elif what == "testbed":
         size = options.size if options.size else "small"
         train_testbed(folder, size=size, **how)

@@ -542,7 +542,7 @@ def test_shipped_runs_obey_the_theorems(shipped):
     np.testing.assert_allclose(runs["cap"], np.log(32) - runs["sequence_entropy"], atol=1e-5)
     capped = runs[(runs["capacity"] > 0) & (runs["capacity_scope"] == 1)]
     limit = np.log(capped["capacity"] / (1 - capped["dropped"]))
-    assert len(capped) == 12 and (capped["sequence_information"] <= limit).all()
+    assert len(capped) == 22 and (capped["sequence_information"] <= limit).all()
     assert (np.log(32) - runs["entropy"] >= 2 * (1 - runs["utilisation"]) ** 2 - 1e-5).all()
 
 

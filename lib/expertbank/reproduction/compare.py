@@ -18,13 +18,14 @@ from expertbank.shipped.gates import GATE_FILES
 from expertbank.shipped.in_network import NETWORK_FILES
 from expertbank.shipped.manifest import MANIFEST, check_file, read_manifest
 from expertbank.shipped.router_model import LOSSES
-from expertbank.shipped.testbed import RUN_FILES
+from expertbank.shipped.testbed import PRICED_FILES, RUN_FILES
 
 # by the file that only folders of this kind have
 TELLING_FILES = {
     "predictions.npz": "bank",
     GATE_FILES[0]: "gates",
     RUN_FILES[0]: "testbed",
+    PRICED_FILES[0]: "set of priced routers",
     LOSSES: "router model",
     NETWORK_FILES[0]: "set of networks",
 }
@@ -33,6 +34,7 @@ PLURALS = {
     "family": "families",
     "gates": "sweeps of gates",
     "testbed": "testbeds",
+    "set of priced routers": "sets of priced routers",
     "router model": "router models",
     "set of networks": "sets of networks",
 }
@@ -134,8 +136,8 @@ def compare(one: str | os.PathLike, other: str | os.PathLike, report: bool = Tru
 
 
 def holds_what(folder: Path) -> str:
-    """What a folder holds: `"bank"`, `"family"`, `"gates"`, `"testbed"`, `"router model"` or
-    `"set of networks"`.
+    """What a folder holds: `"bank"`, `"family"`, `"gates"`, `"testbed"`, `"router model"`,
+    `"set of networks"` or `"set of priced routers"`.
 
     Raises FileNotFoundError where there is no manifest, ValueError where it is one of another kind.
 

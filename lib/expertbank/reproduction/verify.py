@@ -14,7 +14,7 @@ from expertbank.shipped.gates import ORACLE, gate_family, load_gates
 from expertbank.shipped.in_network import load_in_network
 from expertbank.shipped.manifest import MANIFEST, check_file, data_folder, read_manifest
 from expertbank.shipped.router_model import load_router_tables
-from expertbank.shipped.testbed import EXAMPLES, load_testbed
+from expertbank.shipped.testbed import EXAMPLES, load_priced_routers, load_testbed
 
 # what is shipped, and where in the data's folder
 SHIPPED_PLACES = {
@@ -28,6 +28,7 @@ SHIPPED_PLACES = {
     "small-banks": "small-banks",
     "gates": "gates",
     "testbed": "testbed",
+    "priced-routers": "priced-routers",
     "batch-sizes": "banks",
     "benchmarks": "benchmarks",
     "routers": "routers",
@@ -88,6 +89,8 @@ def verify(name: str | os.PathLike, n_images: int | None = None) -> str:
         return _gates(folder)
     if kind == "testbed":
         return _testbed(folder)
+    if kind == "set of priced routers":
+        return f"{_hashes(folder)}; {_priced_routers(folder)}"
     if kind == "set of networks":
         return f"{_hashes(folder)}; {_in_network(folder)}"
     if kind == "router model":
@@ -108,6 +111,14 @@ def _in_network(folder: Path) -> str:
     if np.abs(accuracies - found).max() > LAST_DIGIT:
         raise ValueError(f"{folder}: an accuracy in its table is not what its errors give")
     return f"accuracies of {len(found)} runs recomputed"
+
+
+def _priced_routers(folder: Path) -> str:
+    runs = load_priced_routers(folder).columns()
+    floors = runs["weighted_entropy"] - runs["log_experts"]
+    if (runs["rate"] < floors - LAST_DIGIT).any():
+        raise ValueError(f"{folder}: a rate in its table lies below what its experts leave of H(T)")
+    return f"rates of {len(floors)} runs above their floors"
 
 
 def _router_tables(folder: Path) -> str:

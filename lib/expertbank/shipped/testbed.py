@@ -31,21 +31,29 @@ EXAMPLES = {
 }
 RUN_FILES = ("runs.csv", *EXAMPLES.values())
 CONFIGURATION = ("mix", "method", "scope", "strength", "capacity", "capacity_scope", "placed")
+# routers that came after P3, on the same testbed
+TOP_K = "top-k"
+BEAM = "BEAM"
+L2R = "L2R"
+PRICED_FAMILIES = (TOP_K, BEAM, L2R)
+PRICED_FILES = ("priced.csv",)
+PRICED_CONFIGURATION = ("family", "n_chosen", "price", "rank")
 
 
 @dataclass(frozen=True)
-class TestbedRuns:
-    """All shipped runs, one row each, and files with the routing of two of them."""
+class Runs:
+    """All runs of a folder, one row each."""
 
     folder: Path = field(repr=False)
     manifest: dict = field(repr=False)
+    file: str
     _columns: dict = field(repr=False)
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row for each run: its configuration (no cap is nan) and what was measured. Needs
         pandas."""
-        return read_frame(self.folder / RUN_FILES[0])
+        return read_frame(self.folder / self.file)
 
     def columns(self, **wanted) -> dict[str, np.ndarray]:
         """What `rows` selects, as columns (K,) by name, without pandas."""
@@ -57,6 +65,11 @@ class TestbedRuns:
         without a cap."""
         found = np.flatnonzero(matching(self._columns, wanted, "run"))
         return self.table.take(found).reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class TestbedRuns(Runs):
+    """The runs after P3, and files with the routing of two of them."""
 
     def routing(self, name: str) -> Path:
         """File with the held-out routing of the example `"narrow"` (balanced within a sequence) or
@@ -78,7 +91,7 @@ def load_testbed(folder: str | os.PathLike | None = None) -> TestbedRuns:
     [[nan, 0.0, 3.47808], [nan, 1.0, 3.45274]]
     """
     place, manifest, (table, *_) = open_sealed(folder, "testbed", RUN_FILES)
-    return TestbedRuns(place, manifest, read_columns(table))
+    return TestbedRuns(place, manifest, RUN_FILES[0], read_columns(table))
 
 
 def save_testbed(
@@ -98,19 +111,53 @@ def save_testbed(
     ...     Path(folder, "runs.csv").read_bytes() == (runs.folder / "runs.csv").read_bytes()
     True
     """
-    import pandas as pd
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(rows)
-    for name in table.select_dtypes("float").columns.difference(CONFIGURATION):
-        table[name] = table[name].map("{:.6g}".format)
-    write_atomically(folder / RUN_FILES[0], lambda file: file.write(csv_bytes(table)))
+    _write_table(folder / RUN_FILES[0], rows, CONFIGURATION)
     for name, arrays in routing.items():
         write_atomically(
             folder / name, lambda file, arrays=arrays: np.savez_compressed(file, **arrays)
         )
     seal(folder, manifest, RUN_FILES)
+
+
+def load_priced_routers(folder: str | os.PathLike | None = None) -> Runs:
+    """The shipped runs with a price on experts or a score of low rank, or those of a folder, after
+    checking their hashes.
+
+    Raises FileNotFoundError where they are missing, ValueError where they are damaged.
+
+    >>> runs = load_priced_routers().columns(family="top-k", n_chosen=1)
+    >>> runs["seed"].tolist(), runs["experts"].tolist()
+    ([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+    """
+    place, manifest, (table,) = open_sealed(folder, "priced-routers", PRICED_FILES)
+    return Runs(place, manifest, PRICED_FILES[0], read_columns(table))
+
+
+def save_priced_routers(folder: str | os.PathLike, rows: Sequence[dict], manifest: dict) -> None:
+    """Write the rows and, last, the manifest that seals them, each atomically.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_priced_routers(folder, [{"family": "L2R", "loss": 3.5}], {"title": "one run"})
+    ...     load_priced_routers(folder).columns(family="L2R")["loss"].tolist()
+    [3.5]
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_table(folder / PRICED_FILES[0], rows, (*CONFIGURATION, *PRICED_CONFIGURATION))
+    seal(folder, manifest, PRICED_FILES)
+
+
+def _write_table(path: Path, rows: Sequence[dict], exact: Sequence[str]) -> None:
+    """Rows as a table: the columns named `exact` as they are, others with six digits."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    for name in table.select_dtypes("float").columns.difference(list(exact)):
+        table[name] = table[name].map("{:.6g}".format)
+    write_atomically(path, lambda file: file.write(csv_bytes(table)))
 
 
 # --- reading the runs ---

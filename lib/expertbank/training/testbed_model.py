@@ -69,7 +69,7 @@ class Run:
         for name, allowed in (("mix", tuple(MIXES)), ("method", METHODS), ("size", tuple(SIZES))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {allowed}")
-        whole_step = SIZES[self.size].n_sequences
+        whole_step = self.shape.n_sequences
         for name in ("scope", "capacity_scope"):
             group = as_count(getattr(self, name), name)
             if whole_step % group:
@@ -85,6 +85,11 @@ class Run:
         as_count(self.seed, "seed", at_least=0)
 
     @property
+    def shape(self) -> Size:
+        """What a comparison of routers keeps fixed."""
+        return SIZES[self.size]
+
+    @property
     def name(self) -> str:
         """What tells this run from the others of its size, fit for a file name."""
         cap = "" if self.capacity is None else f"-cap{self.capacity:g}of{self.capacity_scope}"
@@ -92,6 +97,10 @@ class Run:
         return (
             f"{self.mix}-{self.method}-{self.scope}-{self.strength:g}{cap}{placed}-seed{self.seed}"
         )
+
+    def routing(self, placed: np.ndarray) -> Routing:
+        """A router of this kind, not trained; `placed` (V,) marks the tokens of T_D."""
+        return Routing(self, placed)
 
 
 class Routing(nn.Module):
@@ -105,7 +114,7 @@ class Routing(nn.Module):
 
     def __init__(self, run: Run, placed: np.ndarray):
         super().__init__()
-        size = SIZES[run.size]
+        size = run.shape
         self.run = run
         self.size = size
         self.linear = nn.Linear(size.width, size.n_experts, bias=False)
@@ -121,7 +130,7 @@ class Routing(nn.Module):
         width)."""
         run = self.run
         length = tokens.shape[1]
-        logits = self.linear(states)
+        logits = self.scores(states)
         # a token that says its domain may use the experts of that domain alone
         if run.method == "reference":
             foreign = self.placed[tokens].unsqueeze(-1) & (self.group != domains[:, None, None])
@@ -135,8 +144,18 @@ class Routing(nn.Module):
         if run.method == "EB" and self.training:
             self.bias.copy_(moved_bias(self.bias, chosen, run.strength))
         chosen = chosen.reshape(*tokens.shape, self.size.n_chosen)
-        weights = logits.gather(2, chosen).softmax(dim=-1)
-        return chosen, weights * self._kept(chosen, length), auxiliary
+        weights, price = self.weigh(states, logits, chosen)
+        return chosen, weights * self._kept(chosen, length), auxiliary + price
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Scores of all experts (B, L, E) for states (B, L, width)."""
+        return self.linear(states)
+
+    def weigh(
+        self, states: torch.Tensor, logits: torch.Tensor, chosen: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (B, L, k) of the chosen experts, and what they cost beside the loss."""
+        return logits.gather(2, chosen).softmax(dim=-1), logits.new_zeros(())
 
     def _choice(self, grouped: torch.Tensor) -> torch.Tensor:
         """Experts of grouped logits (G, n, E) by the run's method."""
@@ -188,14 +207,14 @@ class TestbedModel(nn.Module):
 
     def __init__(self, run: Run, vocabulary: int, length: int, placed: np.ndarray):
         super().__init__()
-        size = SIZES[run.size]
+        size = run.shape
         self.size = size
         self.embedding = nn.Embedding(vocabulary, size.width)
         self.position = nn.Embedding(length, size.width)
         self.norms = nn.ModuleList(nn.RMSNorm(size.width) for _ in range(3))
         self.mixing = nn.Linear(size.width, 3 * size.width)
         self.joining = nn.Linear(size.width, size.width)
-        self.routing = Routing(run, placed)
+        self.routing = run.routing(placed)
         self.experts = Experts(size)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -281,7 +300,21 @@ def train_run(
     >>> round(numbers["loss"], 1)  # nats a token, after two minutes  # doctest: +SKIP
     3.5
     """
-    size = SIZES[run.size]
+    model, numbers = fit(run, train, vocabulary, placed, device)
+    found, routing = measure(model, held_out, placed, device)
+    return numbers | found, routing
+
+
+def fit(
+    run: Run, train: np.ndarray, vocabulary: int, placed: np.ndarray, device: str = "cpu"
+) -> tuple[TestbedModel, dict[str, float]]:
+    """A configuration trained on sequences (D, S, L), and P3's measures of its last steps.
+
+    >>> model, numbers = fit(Run(), mix.train, mix.vocabulary, placed)  # doctest: +SKIP
+    >>> list(numbers)  # doctest: +SKIP
+    ['step_purity', 'step_utilisation']
+    """
+    size = run.shape
     torch.manual_seed(run.seed)
     model = TestbedModel(run, vocabulary, train.shape[2], placed).to(device)
     optimizer = torch.optim.AdamW(
@@ -303,14 +336,27 @@ def train_run(
             on_plain = placed[tokens.cpu().numpy()]
             recent.append(_step_measures(chosen, weights, domains, on_plain, size.n_experts))
     numbers = {f"step_{name}": float(np.mean([one[name] for one in recent])) for name in recent[0]}
+    return model, numbers
+
+
+def measure(
+    model: TestbedModel, held_out: np.ndarray, placed: np.ndarray, device: str = "cpu"
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Losses and all measures of a model on held-out sequences (D, S, L), and its routing there,
+    -1 for what it drops.
+
+    >>> sequences = np.random.default_rng(0).integers(0, 300, (8, 8, 5))
+    >>> placed = np.ones(300, bool)
+    >>> numbers, routing = measure(TestbedModel(Run(), 300, 5, placed), sequences, placed)
+    >>> numbers["dropped"], routing["chosen"].shape
+    (0.0, (64, 5, 4))
+    """
+    run = model.routing.run
     loss, routing = judge(model, held_out, device)
-    numbers["loss"] = loss
-    numbers["loss_alone"] = _loss_alone(model, held_out, device)
+    numbers = {"loss": loss, "loss_alone": _loss_alone(model, held_out, device)}
     routing["chosen"] = np.where(routing["weights"] > 0, routing["chosen"], -1)
-    on_plain = placed[routing["tokens"]]
-    numbers |= specialisation(
-        routing["chosen"], routing["weights"], routing["domain"], on_plain, size.n_experts, run.seed
-    )
+    of_each = routing["chosen"], routing["weights"], routing["domain"], placed[routing["tokens"]]
+    numbers |= specialisation(*of_each, model.size.n_experts, run.seed)
     numbers["dropped"] = float((routing["chosen"] < 0).mean())
     return numbers, routing
 

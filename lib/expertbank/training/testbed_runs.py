@@ -26,7 +26,8 @@ from expertbank.training.testbed_model import SIZES, Run, train_run
 
 SCOPES = (1, 2, 8, 16, 64)
 RUN_SEEDS = 3
-# of the contrasts that a test is made of: LBL, SH and BA at both ends of the scope
+# of what a claim is judged by: LBL, SH and BA at both ends of the scope, LBL there under a cap, EB,
+# no balance and the reference
 CONTRAST_SEEDS = 8
 # of LBL and of EB: from P3's grid of powers of two
 BALANCE_WEIGHT = 0.125
@@ -43,7 +44,7 @@ def shipped_runs(size: str = "small") -> list[Run]:
 
     >>> runs = shipped_runs()
     >>> len(runs), runs[0].name
-    (105, 'scripts-LBL-1-0.125-seed0')
+    (130, 'scripts-LBL-1-0.125-seed0')
     """
     whole = SIZES[size].n_sequences
     scopes = [scope for scope in SCOPES if scope < whole] + [whole]
@@ -80,10 +81,17 @@ def shipped_runs(size: str = "small") -> list[Run]:
     for strength in (2.0**-10, 2.0**-5):
         runs += once(method="EB", scope=whole, strength=strength)
     # eight seeds in all, so that a test of paired runs can reach a p-value of 2/256
+    further = range(RUN_SEEDS, CONTRAST_SEEDS)
     for method, strength in (("LBL", BALANCE_WEIGHT), ("SH", 0.0), ("BA", 0.0)):
         for scope in ends:
-            for seed in range(RUN_SEEDS, CONTRAST_SEEDS):
+            for seed in further:
                 runs += once(method=method, scope=scope, strength=strength, seed=seed)
+    for seed in further:
+        runs += once(method="reference", strength=BALANCE_WEIGHT, seed=seed)
+        runs += once(method="none", seed=seed)
+        runs += once(method="EB", scope=whole, strength=BIAS_STEP, seed=seed)
+        for scope in ends:
+            runs += once(scope=scope, strength=BALANCE_WEIGHT, capacity=1.0, seed=seed)
     return runs
 
 
@@ -102,7 +110,7 @@ def train_testbed(
     FileExistsError where `folder` holds something, ValueError where the partial run has another
     recipe or where another run is at work on it.
 
-    >>> train_testbed("testbed", download=True, n_jobs=2)  # about an hour  # doctest: +SKIP
+    >>> train_testbed("testbed", download=True, n_jobs=2)  # two hours  # doctest: +SKIP
     """
     check_free(folder, "a testbed")
     if device is None:
@@ -166,6 +174,17 @@ def _manifest(size: str, mixes: dict[str, Mix], device: str) -> dict:
     return {
         "title": f"Routing testbed after P3, {size} size: {len(shipped_runs(size))} runs",
         "recipe": asdict(SIZES[size]) | MAIN_CONTRASTS,
+        **made_with(mixes, device),
+    }
+
+
+def made_with(mixes: dict[str, Mix], device: str) -> dict:
+    """What a manifest says of the data, the packages and the machine that runs were made with.
+
+    >>> list(made_with({}, "cpu"))
+    ['data', 'corpus', 'versions', 'trained_on', 'source']
+    """
+    return {
         "data": {
             name: {
                 "languages": list(mix.languages),

@@ -92,7 +92,7 @@ def methods_that_differ(evidence: Evidence) -> Found:
     return Found(p_value, holds=p_value > 0.05)
 
 
-@P3.claim("P3, findings", "compared", decimals=2, method="LBL, cap within a sequence, three seeds")
+@P3.claim("P3, findings", "compared", decimals=2, method="LBL, cap within a sequence")
 def share_of_the_gain_left_under_a_cap(evidence: Evidence) -> Found:
     """share of the gain from scope that is left with a cap of 1.0: "caps undo the gain" asks for
     less than half

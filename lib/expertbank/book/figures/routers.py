@@ -198,6 +198,34 @@ def losses_under_caps(capacities: Sequence[str], lines: dict[str, tuple]) -> Fig
     return figure
 
 
+PRICED_LOOKS: dict[str, dict[str, Any]] = {
+    "top-k": {"color": BLUE, "marker": "o", "ls": "-"},
+    "BEAM": {"color": RED, "marker": "s", "ls": "--"},
+    "L2R": {"color": GREEN, "marker": "^", "ls": ""},
+}
+
+
+def prices_of_experts(families: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Held-out loss against the experts that a token uses (left) and against I(X;T) (right).
+
+    families: name -> "experts", "rate" and "loss" of its settings and seeds (K, S) each; bars are
+    standard deviations over seeds.
+    """
+    figure, axes = panel_canvas(2, height=3.8)
+    for name, found in families.items():
+        look: dict[str, Any] = PRICED_LOOKS[name] | {"capsize": 2, "ms": 5}
+        loss = found["loss"].mean(axis=1), found["loss"].std(axis=1, ddof=1)
+        for ax, along in zip(axes, ("experts", "rate")):
+            places = found[along].mean(axis=1), found[along].std(axis=1, ddof=1)
+            ax.errorbar(places[0], loss[0], loss[1], places[1], label=name, **look)
+    axes[0].set_xscale("log", base=2)
+    name_ticks(axes[0].xaxis, (1, 2, 4, 8))
+    axes[0].set(xlabel="experts a token uses", ylabel="held-out loss, nats a token")
+    axes[1].set(xlabel="rate $I(X;T)$, nats")
+    legend_below(figure, 3)
+    return figure
+
+
 def metrics_and_loss(
     panels: dict[str, np.ndarray], losses: np.ndarray, methods: np.ndarray
 ) -> Figure:
