@@ -4,6 +4,7 @@ import re
 import symtable
 
 import jupytext
+import nbformat
 import pytest
 from nbclient import NotebookClient
 
@@ -44,9 +45,21 @@ OTHER = {
 }
 
 
+WHERE = {"metadata": {"path": ROOT}}
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all chapters, each of which finds no name of another: importing what they
+    share is most of what a short one takes. Each has a kernel of its own under nbval."""
+    starter = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", resources=WHERE)
+    with starter.setup_kernel():
+        yield starter.km
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER)
-def test_a_chapter_runs_with_other_parameters(name):
+def test_a_chapter_runs_with_other_parameters(name, kernel):
     book = jupytext.read(ROOT / "chapters" / f"{name}.md")
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     for old, new in OTHER[name].items():
@@ -54,8 +67,10 @@ def test_a_chapter_runs_with_other_parameters(name):
         found = [cell for cell in code for _ in line.findall(cell.source)]
         assert len(found) == 1, f"{old!r} stands {len(found)} times in {name}"
         found[0].source = line.sub(new, found[0].source)
-    where = {"metadata": {"path": ROOT}}
-    NotebookClient(book, timeout=180, kernel_name="python3", resources=where).execute()
+    book.cells.insert(0, nbformat.v4.new_code_cell("%reset_selective -f ."))
+    client = NotebookClient(book, km=kernel, timeout=180, resources=WHERE)
+    client.execute()
+    client.kc.stop_channels()
     outputs = [output for cell in code for output in cell.outputs]
     errors = [output.text for output in outputs if output.get("name") == "stderr"]
     assert errors == []
