@@ -1,12 +1,16 @@
-"""Time and peak memory of every chapter, each executed in its own process: python
-benchmarks/chapters.py"""
+"""Processor seconds, seconds and peak memory of chapters, each executed in a process of its own,
+with one BLAS thread as in `make book`: python benchmarks/chapters.py [NAME ...]
+
+Others on the machine change the seconds of the clock and hardly those of the processor."""
 
 import multiprocessing
+import os
 import resource
 import sys
 import time
 from pathlib import Path
 
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from references import chapters, execute
 
@@ -15,19 +19,22 @@ def measure(chapter: Path, queue) -> None:
     start = time.perf_counter()
     execute(chapter)
     # the kernel is a child of this process
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    queue.put((time.perf_counter() - start, peak))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    queue.put((used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss / 1024))
 
 
 def main() -> None:
-    print("| chapter | seconds | peak MB |\n|---|---|---|")
+    print("| chapter | processor s | seconds | peak MB |\n|---|---|---|---|")
+    names = sys.argv[1:]
     for chapter in chapters():
+        if names and chapter.stem not in names:
+            continue
         queue = multiprocessing.Queue()
         process = multiprocessing.Process(target=measure, args=(chapter, queue))
         process.start()
-        seconds, peak = queue.get()
+        numbers = " | ".join(f"{number:.1f}" for number in queue.get())
         process.join()
-        print(f"| {chapter.stem} | {seconds:.1f} | {peak:.0f} |", flush=True)
+        print(f"| {chapter.stem} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":
