@@ -406,6 +406,14 @@ def test_tolerances_are_stated_where_they_are_used(rerun):
         assert tolerance in text
 
 
+def test_what_can_be_compared_is_said():
+    from expertbank.reproduction.compare import PLURALS
+
+    text = " ".join((REPOSITORY / "REPRODUCING.md").read_text().split())
+    [listed] = re.findall(r"compares two folders of the same kind, (.*?), and `expertbank", text)
+    assert set(re.split(r", | or ", listed)) == set(PLURALS.values())
+
+
 def test_input_files_are_listed_with_their_sha256(rerun):
     from expertbank.shipped.manifest import describe_file
     from expertbank.training.corpus import CORPUS_SHA256
