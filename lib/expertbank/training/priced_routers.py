@@ -143,7 +143,7 @@ def open_mask(logits: torch.Tensor) -> torch.Tensor:
 
 
 def saturated(vectors: torch.Tensor, most: float = SATURATION) -> torch.Tensor:
-    """Vectors (..., r) in their directions, v / sqrt(1 + |v|^2 / most^2): none as long as `most`.
+    """Vectors (..., r) in their directions, `v / sqrt(1 + |v|^2 / most^2)`: none as long as `most`.
 
     No two get further apart by it, so an inner product with a saturated vector has a slope below
     `most`: the Lipschitz constant of L2R's score.
