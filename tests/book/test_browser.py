@@ -49,6 +49,10 @@ def transferred(path):
 OPENS_WITH = {"chapters/your_router": "table"}  # its five questions
 PICTURE_FIRST = [f"chapters/{name}" for name in ("start", *LECTURES, "report")]
 
+# no colour depends on the width, so axe reads them in the dark at a desk, and on a phone what only
+# that shows: the theme's bars, the buttons of figures, the fields of a table
+ONLY_ON_A_PHONE = ["chapters/start", "chapters/gate", "chapters/your_experts"]
+
 # formulas that MathJax breaks as if there were much less room than there is
 CRAMPED = """() => [...(window.MathJax?.startup?.document?.math ?? [])]
   .filter(math => math.display)
@@ -92,7 +96,8 @@ def test_page_is_whole(visit, weights, request, name):
     assert violations(page) == []
     turn(page, "dark")
     assert_nothing_is_cut_off(page)
-    assert violations(page, *OF_THE_THEME) == []
+    if page.size == "desktop" or name in ONLY_ON_A_PHONE:
+        assert violations(page, *OF_THE_THEME) == []
     assert page.problems == []
 
 
