@@ -92,6 +92,7 @@ def test_a_table_that_is_none_is_refused():
     refused(lambda: table([*ROWS, ["x"]], HEADERS, CAPTION), "rows", "rows[2] has 1 cells: 3")
     refused(lambda: table(ROWS, HEADERS, CAPTION, formats=["g"]), "formats", "1 entries")
     refused(lambda: table(ROWS, HEADERS, " "), "caption", "empty")
+    refused(lambda: table(ROWS, HEADERS, "What a *gate* loses."), "caption", "*stressed*")
     refused(lambda: table(ROWS, HEADERS, CAPTION, "gates"), "name", "'gates'")
     refused(lambda: table(ROWS, HEADERS, CAPTION, verdict="gate"), "verdict", "'gate'")
 

@@ -134,6 +134,8 @@ def _check(
         )
     if not caption.strip():
         raise ValueError("caption is empty: a sentence is needed that says what the table shows")
+    if re.search(r"(?<!\w)\*\w[^*]*\w\*", caption):
+        raise ValueError("caption has *stressed* words: plain ones and formulas are allowed")
     if name and not re.fullmatch(r"tbl-[\w-]+", name):
         raise ValueError(f"name is {name!r}: tbl- and letters, digits, - or _ are allowed")
     if verdict and verdict not in names[1:]:
