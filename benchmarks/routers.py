@@ -72,7 +72,7 @@ FULL = {
     "layers": 61,
     "experts": 256,
     "texts": (4, 128),
-    "forwards": 5,
+    "forwards": {"128": 11, "1": 99},
     "hidden": 512,
 }
 QUICK = {
@@ -84,9 +84,11 @@ QUICK = {
     "layers": 2,
     "experts": 16,
     "texts": (2, 16),
-    "forwards": 2,
+    "forwards": {"16": 2, "1": 2},
     "hidden": 16,
 }
+# of the C library: no page goes back to the system
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "8000000000"}
 Settings = dict[str, Any]
 Row = dict[str, Any]
 
@@ -259,7 +261,17 @@ def model_of(settings: Settings) -> Any:
 
 
 def recorder_row(settings: Settings, length: int) -> Row:
-    """What a recorder adds to a forward of texts of that length."""
+    """What a recorder adds to a forward of texts of that length, in a process of its own.
+
+    There memory that was freed stays with the process. Else the C library hands pages back and
+    takes them again in every forward, with a recorder or without, and the time of that, up to a
+    tenth of a forward, differs from one to the next.
+    """
+    return from_child("recorder", {"settings": settings, "length": length}, KEPT_MEMORY)
+
+
+def recorded(settings: Settings, length: int) -> Row:
+    """The row of `recorder_row`."""
     import torch
 
     model = model_of(settings)
@@ -271,8 +283,16 @@ def recorder_row(settings: Settings, length: int) -> Row:
 
     within = [record_routing(model), contextlib.nullcontext()]
     limit = (0.05, "of the forward")
-    row = compared([forward, forward], settings["forwards"], *limit, within)
+    row = compared([forward, forward], settings["forwards"][str(length)], *limit, within)
     return row | {"ratio": row["ratio"] - 1}
+
+
+def from_child(what: str, given: dict[str, Any], more: dict[str, str] | None = None) -> Row:
+    """What a process of its own measured, with more variables in its environment."""
+    command = [sys.executable, __file__, "--child", what, json.dumps(given)]
+    environment = os.environ | (more or {})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def file_row(settings: Settings) -> Row:
@@ -280,9 +300,7 @@ def file_row(settings: Settings) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "routes.npz")
         write_requests(path, settings["file_bytes"])
-        command = [sys.executable, __file__, "--child", str(path)]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found = json.loads(text.splitlines()[-1])
+        found = from_child("file", {"path": str(path)})
     return found | {"limit": 20.0, "unit": "seconds", "repetitions": 1}
 
 
@@ -298,8 +316,8 @@ def write_requests(path: Path, n_bytes: int) -> None:
             archive.writestr(f"routed_experts_{i}.npy", buffer.getvalue())
 
 
-def read_child(path: str) -> None:
-    """Print what reading a file took, as JSON."""
+def read(path: str) -> Row:
+    """What reading a file took."""
     begun = time.process_time()
     start = time.perf_counter()
     statistics = statistics_of(path, n_experts=64, n_chosen=8, n_domains=0)
@@ -307,7 +325,7 @@ def read_child(path: str) -> None:
     assert len(statistics.layers) == 16
     lines = Path("/proc/self/status").read_text().splitlines()
     found["megabytes"] = next(int(x.split()[1]) / 1000 for x in lines if x.startswith("VmHWM"))
-    print(json.dumps(found))
+    return found
 
 
 def jobs(settings: Settings) -> list[tuple[str, str, Callable[[], Row]]]:
@@ -387,10 +405,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="every row, on small sizes")
     parser.add_argument("--out", type=Path, help="folder; default build/benchmarks/full or quick")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        read_child(args.child)
+        what, given = args.child
+        measured = {"file": read, "recorder": recorded}[what](**json.loads(given))
+        print(json.dumps(measured))
         return
     folder = ROOT / "build" / "benchmarks" / ("quick" if args.quick else "full")
     run(args.out or folder, QUICK if args.quick else FULL)

@@ -40,7 +40,7 @@ def test_the_plain_version_makes_the_same_tables(benchmark, n_experts, k):
 
 def test_a_small_run_writes_every_row_resumes_and_seals(benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "machine_of", lambda: "a machine")
-    settings = benchmark.QUICK | {"tokens": 64, "updates": 1, "repetitions": 1, "forwards": 1}
+    settings = benchmark.QUICK | {"tokens": 64, "updates": 1, "repetitions": 1}
     wanted = [job[:2] for job in benchmark.jobs(settings)]
     benchmark.run(tmp_path, settings)
     with (tmp_path / "routers.csv").open(newline="") as file:
