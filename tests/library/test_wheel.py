@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_library_and_the_sealed_data(wheel):
     for chapter in (REPOSITORY / "chapters").glob("*.md"):
         for kind in re.findall(r'shipped_file\("([\w-]+)"', chapter.read_text()):
             assert f"{data}/{kind}/manifest.json" in names, (chapter.stem, kind)
-    # predictions of 50 banks on two data sets, and the loss tables of the router model
+    # predictions of 47 banks on two data sets, and the loss tables of the router model
     assert wheel.stat().st_size < 22e6
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from expertbank._checks import BELOW_INF, as_count, as_number
+from expertbank.routers.measures import renyi_entropy
 from expertbank.shipped.manifest import check_free
 from expertbank.shipped.testbed import BEAM, L2R, PRICED_FAMILIES, TOP_K, save_priced_routers
 from expertbank.training.corpus import Mix, load_mix, placed_tokens
@@ -177,18 +178,13 @@ def train_priced(
     model, numbers = fit(run, train, vocabulary, placed)
     found, routing = measure(model, held_out, placed)
     n_used = (routing["chosen"] >= 0).sum(axis=2)
-    usage = _usage(routing["chosen"], routing["weights"], run.shape.n_experts)
+    # a choice that is not used has weight 0
+    load = np.bincount(np.maximum(routing["chosen"], 0).ravel(), routing["weights"].ravel())
     numbers |= found
     numbers["experts"] = float(n_used.mean())
     numbers["log_experts"] = float(np.log(n_used).mean())
-    numbers["weighted_entropy"] = float(-(usage[usage > 0] * np.log(usage[usage > 0])).sum())
+    numbers["weighted_entropy"] = renyi_entropy(load, 1)
     return numbers | stability(model, held_out, run.seed)
-
-
-def _usage(chosen: np.ndarray, weights: np.ndarray, n_experts: int) -> np.ndarray:
-    """Share of the weight that each expert gets (E,)."""
-    total = np.bincount(np.maximum(chosen, 0).ravel(), weights.ravel(), n_experts)
-    return total / total.sum()
 
 
 def stability(model: TestbedModel, held_out: np.ndarray, seed: int) -> dict[str, float]:
@@ -212,9 +208,10 @@ def stability(model: TestbedModel, held_out: np.ndarray, seed: int) -> dict[str,
         drawn = torch.from_numpy(np.random.default_rng(seed).standard_normal(states.shape))
         drawn = drawn.to(states.dtype) / states.shape[2] ** 0.5
         shaken = states + SHAKE * states.norm(dim=2, keepdim=True) * drawn
-        still = _used(model, states, *rest) & _used(model, shaken, *rest)
-        n_used = _used(model, states, *rest).sum()
-    return {"slope": _slope(model.routing, states), "changed": 1 - float(still.sum() / n_used)}
+        used = _used(model, states, *rest)
+        still = used & _used(model, shaken, *rest)
+    changed = 1 - float(still.sum() / used.sum())
+    return {"slope": _slope(model.routing, states), "changed": changed}
 
 
 def _used(model: TestbedModel, *given: torch.Tensor) -> torch.Tensor:
