@@ -19,7 +19,6 @@ from references import ROOT, chapters
 from support import say, say_time
 
 NOTEBOOK = ".jp-NotebookPanel"
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 CODE = [chapter.stem for chapter in chapters()]
 TEXT = sorted({page.removeprefix("chapters/") for page in PAGES} - set(CODE))
 # megabytes of server and kernels; Binder gives 2,048
@@ -56,14 +55,10 @@ STIR = """async handle => {
   handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
   return arrived;
 }"""
-# no torch on Binder, so a chapter says there what it would show with it; and a second thread would
-# only spin where tests run on every core
-AS_ON_BINDER = """\
-import os
+# no torch on Binder, so a chapter says there what it would show with it
+WITHOUT_TORCH = """\
 import sys
 from importlib.machinery import PathFinder
-
-os.environ.update(THREADS)
 
 
 class Finder(PathFinder):
@@ -153,7 +148,7 @@ def lab(tmp_path_factory):
         f"--ServerApp.root_dir={home}",
     ]
     (home / "site").mkdir()
-    (home / "site" / "sitecustomize.py").write_text(AS_ON_BINDER.replace("THREADS", repr(THREADS)))
+    (home / "site" / "sitecustomize.py").write_text(WITHOUT_TORCH)
     path = os.pathsep.join(filter(None, [str(home / "site"), os.environ.get("PYTHONPATH")]))
     places = {
         name: str(home / "own")
