@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jupytext
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
 from pages import HTML, LECTURES, PAGES, WITH_EXPLORER
 from references import REFERENCES, ROOT, chapters, notebook
@@ -73,6 +74,37 @@ def test_no_markup_is_left_unrendered(page):
     for remnant in ("{glue", "{prf:", "{numref", "{eq}", "{cite", "```{", "eval-rst"):
         assert remnant not in text
     assert "Traceback" not in text
+
+
+def sentences(page):
+    """What a page says in its own words: without code, formulas, drawings and navigation."""
+    [body] = BeautifulSoup(page, "html.parser").select("article")
+    for other in body.select("script, style, pre, code, .math, svg, textarea"):
+        other.decompose()
+    return body.get_text()
+
+
+HYPHENED = r"(?<![\w.–-])-\.?\d[\d.]*"
+
+
+@pytest.mark.parametrize(
+    "words, wrong",
+    [
+        ("a gap of -0.0060 on it, and -.5 to -0.4", ["-0.0060", "-.5", "-0.4"]),
+        ("a gap of −0.0060 in Fashion-2, 12-14 and 1e-3", []),
+        ("the code <code>-1</code> and the formula <span class='math'>-2</span>", []),
+    ],
+)
+def test_hyphens_before_numbers_are_found(words, wrong):
+    page = f"<article><p>{words}</p></article>"
+    assert [found.rstrip(".") for found in re.findall(HYPHENED, sentences(page))] == wrong
+
+
+# docstrings, on the page of the API, are read as code too
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "chapters/api"])
+def test_numbers_have_a_minus_for_a_hyphen(name):
+    page = (HTML / f"{name}.html").read_text()
+    assert re.findall(HYPHENED, sentences(page)) == []
 
 
 def foreign_addresses(page):

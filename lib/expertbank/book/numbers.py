@@ -3,6 +3,7 @@ a run is the one that the text was written for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,16 @@ def kept_by(keep: Keep) -> Iterator[None]:
         _keep.reset(token)
 
 
+def typeset(text: str) -> str:
+    """Numbers as a reader expects them: with a minus for the hyphen, and a zero without a sign.
+
+    >>> typeset("-0.0060 ± 0.0004"), typeset("[-.04, 1e-3]"), typeset("-0.00")
+    ('−0.0060 ± 0.0004', '[−.04, 1e-3]', '0.00')
+    """
+    unsigned = re.sub(r"(?<![\w.])-(?=0+(?:\.0+)?(?![\d.e]))", "", text)
+    return re.sub(r"(?<![\w.])-(?=\.?\d)", "\u2212", unsigned)
+
+
 def numbers_of(chapter: str) -> Keep:
     """A function `show(key, text)` that keeps a number as the chapter's sentences print it.
 
@@ -48,7 +59,7 @@ def numbers_of(chapter: str) -> Keep:
     """
 
     def show(key: str, text: str) -> None:
-        _keep.get()(f"{chapter}_{key}", text)
+        _keep.get()(f"{chapter}_{key}", typeset(text))
 
     return show
 

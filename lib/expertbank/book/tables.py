@@ -9,6 +9,8 @@ from html import escape
 from numbers import Integral, Real
 from typing import Any
 
+from expertbank.book.numbers import typeset
+
 # what a number is written with beside its digits: signs, units, ranges
 _JOINTS = re.compile(r"\bto\b|(?<=\d)e[+-]?\d+")
 _PARTS = re.compile(r"(?P<whole>[^\d]*[\d,]*)(?P<decimals>(?:\.\d+)?)(?P<rest>.*)")
@@ -170,7 +172,7 @@ def _aligned(column: Sequence[str]) -> list[str]:
     found = [_PARTS.fullmatch(text) for text in column if _is_number(text)]
     parts = [part for part in found if part]
     if any("e" in part["rest"].replace("to", "") for part in parts):
-        return [_typeset(text) for text in column]
+        return [typeset(text) for text in column]
     decimals = max((part["decimals"] for part in parts), key=len, default="")
     rest = max((part["rest"] for part in parts), key=len, default="")
     lines = []
@@ -179,7 +181,7 @@ def _aligned(column: Sequence[str]) -> list[str]:
         if part and _is_number(text):
             text = part["whole"] + part["decimals"] + _gap(decimals, part["decimals"])
             text += part["rest"] + _gap(rest, part["rest"])
-        lines.append(_typeset(text))
+        lines.append(typeset(text))
     return lines
 
 
@@ -187,11 +189,6 @@ def _gap(longest: str, own: str) -> str:
     missing = longest[len(own) :]
     width = {".": _POINT_SPACE, " ": _NO_BREAK}
     return "".join(width.get(sign, _FIGURE_SPACE) for sign in missing)
-
-
-def _typeset(text: str) -> str:
-    """A number with a minus for its hyphen."""
-    return re.sub(r"(?<![\w.])-(?=[\d.])", "\u2212", text)
 
 
 def _marked(text: str) -> str:
