@@ -122,7 +122,7 @@ reference-set: $(TEST)  ## solve the reference problems again, each three times,
 selection: $(TEST)  ## the Gaussian theory beside simulation on every shipped bank, into build/selection (resumes; an hour)
 	python benchmarks/selection.py
 
-removals: $(TEST)  ## what 22 banks lose as experts go, into build/removals (resumes; 10 minutes)
+removals: $(TEST)  ## what 44 banks lose as experts go, into build/removals (resumes; 15 minutes)
 	python benchmarks/removals.py
 
 reference-peers: $(TEST)  ## other solvers on the reference problems, into build/peers (resumes; wants an idle machine)

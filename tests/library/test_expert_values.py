@@ -6,8 +6,16 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize, minimize_scalar
 
-from expertbank import distortion_at_rate, gating_rate, load_bank, rate_distortion_curve, routing
+from expertbank import (
+    distortion_at_rate,
+    gating_rate,
+    load_bank,
+    load_family,
+    rate_distortion_curve,
+    routing,
+)
 from expertbank.expert_values import (
     REMOVAL_SCORES,
     point_at_rate,
@@ -15,6 +23,7 @@ from expertbank.expert_values import (
     removal_order,
     removal_prices,
 )
+from expertbank.shipped.manifest import read_json, shipped_file
 from support import refused
 
 COUNTEREXAMPLE = np.array([[1.0, 1, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1]])
@@ -130,6 +139,103 @@ def test_single_prices_of_the_bank_are_exact():
     alone = (losses == 0).sum(axis=1) == 1
     counted = ((losses == 0) & alone[:, None]).mean(axis=0)
     np.testing.assert_allclose(removal_prices(losses, np.inf), counted, atol=1e-12)
+
+
+# --- what data/removals holds, without the library's solver ---
+
+
+def plain_gate(losses, rate):
+    """D(rate), and the load (R,) and gate (N, R) there: SLSQP finds the load that is best at a
+    price, and the tangent of that price is highest at the rate where the right one touches."""
+    n_experts = losses.shape[1]
+    rows, counts = np.unique(losses, axis=0, return_counts=True)
+    weights = counts / len(losses)
+
+    def at_price(lam):
+        kernel = np.exp(-rows / lam)
+        found = minimize(
+            lambda load: -(weights @ np.log(kernel @ load)),
+            np.full(n_experts, 1 / n_experts),
+            method="SLSQP",
+            jac=lambda load: -((weights / (kernel @ load)) @ kernel),
+            bounds=[(1e-15, 1)] * n_experts,
+            constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        return lam * (found.fun - rate), found.x
+
+    best = minimize_scalar(
+        lambda log_lam: -at_price(np.exp(log_lam))[0],
+        bounds=np.log([0.01, 2]),
+        method="bounded",
+        options={"xatol": 1e-5},
+    )
+    value, load = at_price(np.exp(best.x))
+    gate = load * np.exp(-losses / np.exp(best.x))
+    return value, load, gate / gate.sum(axis=1, keepdims=True)
+
+
+def plain_scores(losses, rate):
+    """The four scores (R,) by which experts go."""
+    value, load, gate = plain_gate(losses, rate)
+    experts = range(losses.shape[1])
+    prices = [plain_gate(np.delete(losses, t, axis=1), rate)[0] - value for t in experts]
+    strongest = gate.argmax(axis=1)
+    active = [gate[strongest == t, t] for t in experts]
+    reap = [weights.mean() if len(weights) else 0 for weights in active]
+    scores = {"information": prices, "load": load, "REAP": reap, "accuracy": -losses.mean(axis=0)}
+    return {name: np.array(score) for name, score in scores.items()}
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    """A bank of Fashion-MNIST, its losses on the test split, and what is shipped of it."""
+    [bank] = [one for one in load_family(data="fashion") if one.name == "replicate-2034"]
+    shipped = read_json(shipped_file("removals", "removals.json"))
+    [row] = [
+        row
+        for row in shipped["banks"]
+        if (row["data"], row["bank"]) == ("fashion", "replicate-2034")
+    ]
+    return bank.losses("test").astype(float), row, shipped["rate"]
+
+
+def test_every_bank_of_both_data_sets_is_shipped_once():
+    rows = read_json(shipped_file("removals", "removals.json"))["banks"]
+    named = [(row["data"], row["bank"]) for row in rows]
+    replicates = {bank.name for bank in load_family()}
+    assert len(named) == 2 * (len(replicates) + 2) == len(set(named))
+    for data, others in (
+        ("mnist", {"mnist", "specialists"}),
+        ("fashion", {"fashion", "fashion-specialists"}),
+    ):
+        assert {bank for of, bank in named if of == data} == replicates | others
+
+
+def test_another_solver_finds_the_shipped_prices_of_fashion(fashion):
+    losses, row, rate = fashion
+    prices = np.array(row["singles"][f"{rate:g}"])
+    ranked = np.argsort(prices)
+    assert prices[ranked[0]] == 0 and prices[ranked[-1]] > 5e-4
+    value = plain_gate(losses, rate)[0]
+    assert value == pytest.approx(row["distortion"], abs=2e-7)
+    for t in ranked[[0, 12, 18, -1]]:
+        other = plain_gate(np.delete(losses, t, axis=1), rate)[0] - value
+        assert other == pytest.approx(prices[t], abs=2e-7)
+
+
+@pytest.mark.parametrize("name", REMOVAL_SCORES)
+def test_another_solver_takes_the_shipped_step_on_fashion(fashion, name):
+    """The next expert to go when 18 are gone, by each score, and what is left then."""
+    losses, row, rate = fashion
+    path = row["paths"][name]
+    left = [t for t in range(25) if t not in path["order"][:18]]
+    chosen_on, judged_on = losses[::2], losses[1::2]
+    scores = plain_scores(chosen_on[:, left], rate)[name]
+    next_gone = left.index(path["order"][18])
+    assert scores[next_gone] == scores.min() < np.median(scores) - 1e-5
+    value = plain_gate(judged_on[:, left], rate)[0]
+    assert value == pytest.approx(path["distortion"][18], abs=2e-7)
 
 
 def test_bad_questions_are_refused():

@@ -67,9 +67,16 @@ def toy_reference_peers(patch, module, work):
 
 
 def toy_removals(patch, module, work):
+    def replicates(data):
+        """Of the same name in both data sets, as those that are shipped."""
+        return [SimpleNamespace(name="replicate-1", whole_name=f"{data}, replicate-1")]
+
+    def row_of(one):
+        return {"bank": one.name} | work.piece(getattr(one, "whole_name", one.name))
+
     patch.setattr(module, "load_bank", bank)
-    patch.setattr(module, "load_family", lambda kind: [bank(f"{kind}-1")])
-    patch.setattr(module, "row_of", lambda one: {"bank": one.name} | work.piece(one.name))
+    patch.setattr(module, "load_family", replicates)
+    patch.setattr(module, "row_of", row_of)
 
 
 def toy_routers(patch, module, work):
