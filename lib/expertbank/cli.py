@@ -593,7 +593,7 @@ def _add_further(option) -> None:
     """What a report shows on request."""
     option("--words", metavar="FILE", help="vocabulary that names tokens: tokenizer.json, or lines")
     option("--transitions", action="store_true", help="experts of each layer against the next's")
-    decode = "first position that was generated, where all prompts are as long; needs --positions"
+    decode = "first position that was generated, for FILE that does not say, prompts of one length"
     option("--decode-from", type=int, metavar="P", help=decode)
     earlier = "the same router earlier, choices or statistics; give it again, in order"
     option("--checkpoint", action="append", default=[], metavar="FILE", help=earlier)
@@ -739,10 +739,9 @@ def _report_of(options: argparse.Namespace) -> Any:
     from expertbank.routers.maps import read_words
     from expertbank.routers.report import routing_report
 
-    if options.decode_from is not None and not options.positions:
-        raise ValueError("--decode-from needs --positions P, which counts by position")
     labels = {"n_domains": options.domains, "n_positions": options.positions}
-    statistics = _statistics(options, n_tokens=options.tokens, step=options.step, **labels)
+    labels |= {"n_tokens": options.tokens, "step": options.step}
+    statistics = _statistics(options, decode_from=options.decode_from, **labels)
     layers = None
     if options.layer:
         layers = [_layer_name(text) for text in options.layer]

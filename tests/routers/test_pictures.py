@@ -18,6 +18,7 @@ from expertbank.routers import (
 )
 from expertbank.routers.agreement import NEAR_TIE, TIE_MARGINS, layer_transitions
 from expertbank.routers.communication import FACTORS, communication_costs, dropped_share
+from expertbank.routers.layer_report import with_phases
 from expertbank.routers.maps import FEWEST_OF_TOKEN, TOP_TOKENS, layer_map, read_words
 from expertbank.routers.nulls import LEVEL
 from expertbank.routers.placement import ENGINES, load_placement, save_placement
@@ -61,7 +62,8 @@ def a_run(seed=0, layers=(0, 1, 2), n_sequences=40, skew=0.0):
 
 def test_lifts_are_those_of_a_plain_loop():
     statistics, fed = a_run(layers=(0,))
-    pictures = layer_map(0, statistics.layers[0], words={0: "<the>"}, decode_from=10)
+    layer = with_phases(statistics.layers[0], 10)
+    pictures = layer_map(0, layer, words={0: "<the>"})
     chosen, domain, token = (fed[0][name] for name in ("chosen", "domain", "token"))
     share = np.array([(chosen == e).mean() for e in range(N_EXPERTS)])
     for d, row in enumerate(pictures.domain_lift):
@@ -89,8 +91,10 @@ def test_prompts_beside_what_is_generated():
     assert layer.phase_distance == 1.0
     weights = np.array([4, 2]) / 6
     assert layer.phase_information == pytest.approx(-(weights * np.log(weights)).sum())
-    (layer,) = routing_report(statistics, decode_from=6).layers
-    assert layer.phase_distance is None  # nothing was generated
+    report = routing_report(statistics, decode_from=6)
+    assert report.layers[0].phase_distance is None and not report.maps  # nothing was generated
+    with pytest.raises(ValueError, match="decode_from needs the positions of tokens"):
+        routing_report(statistics - statistics, decode_from=4)
 
 
 def test_transitions_are_those_of_the_joint_table_however_layers_are_cut():
@@ -350,7 +354,7 @@ def folder(tmp_path_factory):
 
 def test_the_command_shows_all_of_it(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    sizes = "--positions 24 --decode-from 10 --tokens 12 --words words.txt"
+    sizes = "--decode-from 10 --tokens 12 --words words.txt"
     runs = "--against theirs.npz --checkpoint early.npz --beside theirs.npz --transitions"
     costs = "--devices 2 --replicas 2 --map map.json --hidden 100 --bytes 1 --step 48"
     outputs = "--json out.json --html out.html"
@@ -376,7 +380,8 @@ def test_the_command_shows_all_of_it(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--decode-from 3", "--decode-from needs --positions"),
+        ("--column position= --decode-from 3", "decode_from needs the positions of tokens"),
+        ("--decode-from -1", "decode_from is -1"),
         ("--devices 3", "evenly"),
         ("--devices 2 --map words.txt", "cannot be read as a map of experts"),
         ("--tokens 12 --words none.json", "none.json does not exist"),

@@ -56,6 +56,7 @@ def tokens(seed=0, n_sequences=30, length=6, empty=0.1):
         "sequence": np.repeat(1000 * seed + np.arange(n_sequences), length),
         "position": np.arange(n) % length - 1,  # the first has none
         "token": rng.integers(-1, V, n),
+        "phase": np.arange(n) % 7 % 3 - 1,
         "step": np.repeat(np.arange(n_sequences), length),
         "mask": rng.random(n) < 0.9,
     }
@@ -100,7 +101,7 @@ def test_every_sum_is_that_of_a_loop_over_tokens():
     for i in np.flatnonzero(batch["mask"]):
         row, label = (
             batch["chosen"][i],
-            {name: batch[name][i] for name in ("domain", "position", "token", "sequence")},
+            {name: batch[name][i] for name in ("domain", "position", "token", "sequence", "phase")},
         )
         taken = row[row >= 0]
         expected["tokens"] += 1
@@ -118,6 +119,8 @@ def test_every_sum_is_that_of_a_loop_over_tokens():
                     expected["positions"][label["position"], label["domain"], expert] += 1
             if label["token"] >= 0:
                 expected["token_slots"][label["token"], expert] += 1
+            if label["phase"] >= 0:
+                expected["phases"][label["phase"], expert] += 1
             if label["domain"] >= 0:
                 expected["known_slots"] += 1
                 kept.setdefault((label["sequence"], label["domain"]), np.zeros(E))[expert] += 1
@@ -221,6 +224,7 @@ def dense(rng, n_experts, k, n):
         "probabilities": rng.dirichlet(np.ones(n_experts), n).astype(np.float32),
         "position": rng.integers(-1, 6, n),
         "domain": rng.integers(-1, 3, n),
+        "phase": rng.integers(-1, 2, n),
     }
 
 
@@ -277,7 +281,7 @@ def test_an_update_makes_no_table_that_is_larger_than_its_tokens():
     peaks = []
     for n_positions in (16, 65_536):
         statistics = RouterStatistics(64, 8, n_domains=8, n_positions=n_positions, n_tokens=1000)
-        one = {"chosen": [list(range(8))], "domain": [1], "position": [3], "token": [5]}
+        one = {"chosen": [list(range(8))], "domain": [1], "position": [3], "token": [5], "phase": 1}
         statistics.update(0, **one)
         tracemalloc.start()
         statistics.update(0, **one)
@@ -553,15 +557,16 @@ def test_a_saved_file_comes_back_whole(tmp_path, contents):
 
 
 def test_a_file_of_an_earlier_version_loads_and_says_what_it_did_not_record():
-    """Written by `RouterStatistics.save` of commit 6e704e5, before steps were kept, of
-    `counted([tokens(0)])` without its steps."""
+    """Written by `RouterStatistics.save` of commit 6e704e5, before steps and phases were kept, of
+    `counted([tokens(0)])` without them."""
     old = load_statistics(OLD_FILE)
     batch = tokens(0)
-    now = counted([{**batch, "step": -1}])
+    now = counted([{**batch, "step": -1, "phase": -1}])
     assert_same(old, now)
-    assert old.layers[0].steps == 0
+    assert old.layers[0].steps == old.layers[0].phases.sum() == 0
     both = old + counted([batch])
     assert both.layers[0].tokens == 2 * now.layers[0].tokens and both.layers[0].steps == 30
+    assert 0 < both.layers[0].phases.sum() < both.layers[0].slots.sum() / 2
     assert ((now + counted([tokens(1)])) - old).layers[0].steps == 30
 
 
@@ -693,6 +698,11 @@ GOOD = np.array([[0, 1, 2], [3, 4, 5]])
         ({"chosen": GOOD, "domain": [0, 4]}, "domain holds 4; allowed are 0 to 3"),
         ({"chosen": GOOD, "token": [0, 1]}, "token is given, but n_tokens is 0"),
         ({"chosen": GOOD, "sequence": [0.5, 1]}, "sequence has dtype float64"),
+        ({"chosen": GOOD, "phase": 2}, "phase holds 2; allowed are 0 to 1, and -1 for none"),
+        ({"chosen": GOOD, "phase": [0, -2]}, "phase holds -2; allowed are 0 to 1"),
+        ({"chosen": GOOD, "phase": [0]}, r"phase has shape \(1,\); allowed is \(2,\)"),
+        ({"chosen": GOOD, "phase": "prompt"}, "phase has dtype <U6; allowed are integers"),
+        ({"probabilities": np.full((2, 7), 1 / 7), "phase": 0}, "phase without chosen"),
         ({"chosen": GOOD, "mask": [True]}, r"mask has shape \(1,\)"),
         ({"chosen": np.ma.array(GOOD, mask=GOOD > 3)}, "chosen is a masked array"),
         ({"chosen": GOOD, "domain": np.ma.array([0, 9], mask=[0, 1])}, "domain is a masked array"),

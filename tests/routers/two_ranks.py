@@ -63,7 +63,7 @@ def summed(rank: int, folder: Path, n_kept: int) -> None:
         chosen = rng.random((40, 8)).argsort(axis=1)[:, :2]
         sequence = np.arange(40) // 4 + 100 * rank
         labels = {"domain": sequence % 2, "sequence": sequence, "position": np.arange(40) % 4}
-        part.update(layer, chosen, weights=rng.random((40, 2)), **labels)
+        part.update(layer, chosen, weights=rng.random((40, 2)), phase=rank, **labels)
         part.heard[layer] = "verified"
     part.save(folder / f"part{n_kept}-{rank}.npz")
     all_reduce(part).save(folder / f"sum{n_kept}-{rank}.npz")

@@ -66,7 +66,7 @@ __all__ = [
 ID_BITS = 62  # of the number of a sequence
 # bits that one recorder may count up to before its numbers may meet those of another
 OWN_BITS = 30
-OURS = ("domain", "sequence")
+OURS = ("domain", "sequence", "phase")
 # labels that one listener took from a call, for others of the same module, by thread and module
 TAKEN: dict[tuple[int, int], dict[str, Any]] = {}
 
@@ -162,12 +162,18 @@ class RoutingRecorder:
     """Made by `record_routing`. Within `with`, hooks listen to the model, in whatever mode it is;
     on leaving, also by an exception, they are gone.
 
-    A forward with `domain=` or `sequence=` among its keywords is recorded with these labels, which
-    the model does not see; `labels` gives them where the forwards are somebody else's. Every row of
-    a batch is a sequence of its own, but for steps of decoding, which belong to the sequences and
-    positions of their cache, and rows of packed texts, which `position_ids` that start again tell
-    apart. Rows of a beam search are counted as they ran. Threads may run at the same time; each
-    forward is counted as a whole. A forward that fails, or is refused, counts nowhere.
+    A forward with `domain=`, `sequence=` or `phase=` among its keywords is recorded with these
+    labels, which the model does not see; `labels` gives them where the forwards are somebody
+    else's. Every row of a batch is a sequence of its own, but for steps of decoding, which belong
+    to the sequences and positions of their cache, and rows of packed texts, which `position_ids`
+    that start again tell apart. Rows of a beam search are counted as they ran. Threads may run at
+    the same time; each forward is counted as a whole. A forward that fails, or is refused, counts
+    nowhere.
+
+    **Phase.** Where no label says it, the forward that opens a cache is the prompt, of whatever
+    length in each row, and one that goes on with a cache by one token a row generates. Several
+    tokens a row that go on may be more of the prompt, in chunks, or guesses of a smaller model: of
+    unknown phase, as is a forward without a cache.
     """
 
     statistics: RouterStatistics
@@ -231,11 +237,13 @@ class RoutingRecorder:
         self._growing = {}
 
     @contextlib.contextmanager
-    def labels(self, *, domain: Any = None, sequence: Any = None) -> Iterator[None]:
+    def labels(
+        self, *, domain: Any = None, sequence: Any = None, phase: Any = None
+    ) -> Iterator[None]:
         """Labels of the forwards inside, whoever calls them: one integer, one a sequence (B,) or
         one a token (B, L)."""
         before = self._given
-        given = {"domain": domain, "sequence": sequence}
+        given = {"domain": domain, "sequence": sequence, "phase": phase}
         self._given = {name: label for name, label in given.items() if label is not None}
         try:
             yield
@@ -472,17 +480,18 @@ class RoutingRecorder:
         """The innermost module that takes tokens around another."""
         return max((entry for entry in self._entries if is_inside(path, entry)), key=len)
 
-    def _labels(
-        self, call: Call, running: _Pass, growing: _Growing | None
-    ) -> dict[str, np.ndarray]:
-        """What is known of each token of a call, one array (B * L,) a label."""
-        labels = {"mask": call.mask.ravel()}
+    def _labels(self, call: Call, running: _Pass, growing: _Growing | None) -> dict[str, Any]:
+        """What is known of each token of a call, one array (B * L,) a label; the phase may be one
+        number."""
+        labels: dict[str, Any] = {"mask": call.mask.ravel()}
         for name, label in running.labels.items():
             labels[name] = one_a_token(label, name, call.shape)
         if growing is not None and growing.domain is not None:
             labels["domain"] = one_a_token(growing.domain, "domain", call.shape)
         if "sequence" not in labels:
             labels["sequence"] = self._numbers(call, running, growing)
+        if "phase" not in labels:
+            labels["phase"] = _phase_of(call, running, growing)
         if self.statistics.n_positions:
             labels["position"] = call.position.ravel()
         if self.statistics.n_tokens:
@@ -537,6 +546,15 @@ class RoutingRecorder:
 
 
 # --- models and tensors ---
+
+
+def _phase_of(call: Call, running: _Pass, growing: _Growing | None) -> int | None:
+    """Whether a call is of a prompt (0) or generates (1); None where it may be either."""
+    if running.cache is None:
+        return None
+    if growing is None and not call.past:
+        return 0
+    return 1 if call.shape[1] == 1 else None
 
 
 def _slots_by_row(choice: Choice, call: Call, n_experts: int) -> np.ndarray:

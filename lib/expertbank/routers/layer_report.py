@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,7 @@ class LayerReport:
     # prompts beside what is generated
     prefill_violation: float | None = None
     decode_violation: float | None = None
+    no_phase: int | None = None
     phase_distance: float | None = None
     phase_information: float | None = None
     phase_bias: float | None = None
@@ -239,33 +240,38 @@ def next_fields(name: Layer, transition: Agreement) -> Fields:
     }
 
 
-def phase_loads(layer: LayerStatistics, decode_from: int) -> np.ndarray:
-    """Slots (2, E) at positions before `decode_from`, prompts, and from it on, generated.
+def with_phases(layer: LayerStatistics, decode_from: int) -> LayerStatistics:
+    """A layer whose tokens at positions from `decode_from` on were generated, the others of
+    prompts; as it is where it has counted phases.
 
     >>> statistics = RouterStatistics(n_experts=2, n_chosen=1, n_positions=3)
     >>> statistics.update(0, [[0], [0], [1]], position=[0, 1, 2])
-    >>> phase_loads(statistics.layers[0], 2).tolist()
+    >>> with_phases(statistics.layers[0], 2).phases.tolist()
     [[2, 0], [0, 1]]
     """
+    if layer.phases.any():
+        return layer
     slots = layer.positions.sum(axis=1)
-    return np.stack([slots[:decode_from].sum(axis=0), slots[decode_from:].sum(axis=0)])
+    phases = [slots[:decode_from].sum(axis=0), slots[decode_from:].sum(axis=0)]
+    return replace(layer, phases=np.stack(phases))
 
 
-def phase_fields(layer: LayerStatistics, decode_from: int) -> Fields:
+def phase_fields(layer: LayerStatistics) -> Fields:
     """How far the loads of prompts and of what is generated differ; nothing where one is empty.
 
-    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1, n_positions=3)
-    >>> statistics.update(0, [[0], [0], [1]], position=[0, 1, 2])
-    >>> phase_fields(statistics.layers[0], 2)["phase_distance"]
+    >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+    >>> statistics.update(0, [[0], [0], [1]], phase=[0, 0, 1])
+    >>> phase_fields(statistics.layers[0])["phase_distance"]
     1.0
     """
-    loads = phase_loads(layer, decode_from)
+    loads = layer.phases
     if not loads.any(axis=1).all():
         return {}
     shares = loads / loads.sum(axis=1, keepdims=True)
     return {
         "prefill_violation": measures.max_violation(loads[0]),
         "decode_violation": measures.max_violation(loads[1]),
+        "no_phase": int(layer.slots.sum() - loads.sum()),
         "phase_distance": float(np.abs(shares[0] - shares[1]).sum() / 2),
         "phase_information": joint_information(loads),
         "phase_bias": joint_bias(loads),

@@ -12,7 +12,6 @@ import numpy as np
 
 from expertbank._files import PathLike, check_input, printable, reading
 from expertbank.routers.agreement import Agreement
-from expertbank.routers.layer_report import phase_loads
 from expertbank.routers.statistics import Layer, LayerStatistics
 
 MOST_PICTURED = 4
@@ -68,11 +67,10 @@ def layer_map(
     name: Layer,
     layer: LayerStatistics,
     words: Mapping[int, str] | None = None,
-    decode_from: int | None = None,
     following: tuple[str, Agreement] | None = None,
 ) -> LayerMap:
-    """The pictures of a layer. `words` names tokens; `decode_from` is the first generated position;
-    `following` is the name of the next layer and how experts go with its own.
+    """The pictures of a layer. `words` names tokens; `following` is the name of the next layer and
+    how experts go with its own.
 
     >>> from expertbank.routers import RouterStatistics
     >>> statistics = RouterStatistics(n_experts=2, n_chosen=1, n_domains=2)
@@ -81,10 +79,8 @@ def layer_map(
     ((2.0, 0.0), (0.0, 2.0))
     """
     phases: LiftTable = ()
-    if decode_from is not None and layer.positions.any():
-        loads = phase_loads(layer, decode_from)
-        means = loads.mean(axis=1, keepdims=True)
-        phases = _table(np.divide(loads, means, out=np.full(loads.shape, np.nan), where=means > 0))
+    if layer.phases.any(axis=1).all():
+        phases = _table(layer.phases / layer.phases.mean(axis=1, keepdims=True))
     return LayerMap(
         name,
         _table(_lift(layer.domains)) if layer.domains.any() else (),

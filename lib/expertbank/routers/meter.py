@@ -31,8 +31,8 @@ class RoutingMeter:
     `meter.collect()` adds what came since the last call to `meter.statistics`.
 
     The statistics hold loads, domains, sequences (a row is one) and mean probabilities; weights,
-    sets, positions and tokens are a recorder's. `n_domains` makes room for the labels `domain=` of
-    forwards, one a row. Raises ValueError as `record_routing` does.
+    sets, positions, tokens and phases are a recorder's. `n_domains` makes room for the labels
+    `domain=` of forwards, one a row. Raises ValueError as `record_routing` does.
 
     >>> import torch
     >>> class Experts(torch.nn.Module):

@@ -26,6 +26,7 @@ from expertbank.routers.layer_report import (
     null_fields,
     phase_fields,
     shown,
+    with_phases,
 )
 from expertbank.routers.maps import MOST_PICTURED, LayerMap, layer_map
 from expertbank.routers.nulls import DomainNull, domain_null, family_p
@@ -342,11 +343,11 @@ def routing_report(
     `layers` picks some, in that order. `relabellings` is how many permutations of the domains p
     values are made of; those corrected for the number of layers speak of all layers of the
     statistics, however many are picked. Raises ValueError where there is no such layer, or none at
-    all, and for no relabelling.
+    all, for no relabelling, and for `decode_from`, the first position that was generated, where
+    neither phases nor positions were counted: it is for positions without phases.
 
-    `transitions` are those of `layer_transitions`; `decode_from` is the first position that was
-    generated, where positions are counted and all prompts are as long; `words` names tokens;
-    `costs` are those of `communication_costs`.
+    `transitions` are those of `layer_transitions`; `words` names tokens; `costs` are those of
+    `communication_costs`.
 
     >>> statistics = RouterStatistics(n_experts=4, n_chosen=2, n_domains=2)
     >>> statistics.update(0, 8 * [[0, 1], [2, 3]], domain=8 * [0, 1], sequence=range(16))
@@ -363,6 +364,10 @@ def routing_report(
     transitions = {} if transitions is None else transitions
     names = in_natural_order(known) if layers is None else list(layers)
     _check_layers(known, names, agreements)
+    if decode_from is not None:
+        known = {name: with_phases(layer, decode_from) for name, layer in known.items()}
+        if not any(layer.phases.any() for layer in known.values()):
+            raise ValueError("decode_from needs the positions of tokens, which are not known here")
     nulls = _nulls(statistics, as_count(relabellings, "relabellings"))
     adjusted = family_p(nulls)
     following = {one: (other, found) for (one, other), found in transitions.items()}
@@ -374,13 +379,12 @@ def routing_report(
             fields["family_p"] = adjusted.get(name)
         if name in following:
             fields |= next_fields(*following[name])
-        if decode_from is not None and known[name].positions.any():
-            fields |= phase_fields(known[name], decode_from)
+        fields |= phase_fields(known[name])
         found.append(LayerReport(name, int(known[name].tokens), **fields))
     pooled = _pooled_balance_loss([known[name] for name in names])
     fewest = min((len(null.values) for null in nulls.values()), default=relabellings)
     sizes = (statistics.n_experts, statistics.n_chosen)
-    pictures = tuple(_pictures(found, known, words, decode_from, following))
+    pictures = tuple(_pictures(found, known, words, following))
     return RoutingReport(*sizes, tuple(found), pooled, fewest, pictures, costs)
 
 
@@ -405,14 +409,13 @@ def _pictures(
     layers: list[LayerReport],
     known: Mapping[Layer, LayerStatistics],
     words: Mapping[int, str] | None,
-    decode_from: int | None,
     following: Mapping[Layer, tuple[Layer, Agreement]],
 ) -> Iterator[LayerMap]:
     """The pictures of a few layers, of those that have any."""
     for layer in _pictured(layers):
         after = following.get(layer.layer)
         named = None if after is None else (str(after[0]), after[1])
-        one = layer_map(layer.layer, known[layer.layer], words, decode_from, named)
+        one = layer_map(layer.layer, known[layer.layer], words, named)
         if one != LayerMap(layer.layer):
             yield one
 

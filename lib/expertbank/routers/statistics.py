@@ -48,7 +48,7 @@ MOST_SETS = 200_000  # sets of chosen experts that are counted one by one; above
 MOST_COUNTS = 2**30  # of one layer: 8 GB
 MOST = 2**53  # of a count, above which double precision skips some
 # what files of earlier versions did not count
-LATER = ("unrouted", "step_counts", "step_sums")
+LATER = ("unrouted", "step_counts", "step_sums", "phases")
 SUM_ROUNDING = 1e-9  # of sums that are subtracted
 KEPT = ("kept_ids", "kept_domains", "kept_slots")  # the fields of a layer that do not add up
 # the argument of `RouterStatistics` that makes room for a label; a sequence needs none
@@ -105,6 +105,9 @@ class LayerStatistics:
     """(P, max(D, 1), E) slots by position and domain"""
     token_slots: np.ndarray
     """(V, E) slots by token"""
+    phases: np.ndarray
+    """(2, E) slots of tokens of prompts, and of generated tokens; what is missing to `slots` is of
+    unknown phase, as all is where a file of an earlier version did not count them"""
     sequences: np.ndarray
     """() sequences"""
     sequence_slots: np.ndarray
@@ -350,6 +353,7 @@ class RouterStatistics:
         sequence: ArrayLike | None = None,
         position: ArrayLike | None = None,
         token: ArrayLike | None = None,
+        phase: ArrayLike | None = None,
         step: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> None:
@@ -360,7 +364,8 @@ class RouterStatistics:
         by, >= 0, of any sum. `probabilities` (n, E): the router's softmax before the choice.
         `domain`, `sequence`, `position` and `token` (n,): integers, -1 for unknown; they are
         counted against `chosen`. **All tokens of a sequence must come in one update**: in all but
-        the null, what crosses updates would be two sequences. `step` says which tokens were
+        the null, what crosses updates would be two sequences. `phase`, () or (n,): 0 for tokens of
+        a prompt, 1 for generated ones, -1 for unknown. `step` says which tokens were
         computed at once, for the MaxVio of steps: None where all were, -1 where that is not known,
         or integers (n,) that tell steps apart. `mask` (n,): True for tokens that
         count, False for padding. Raises ValueError for anything else, and says what is allowed.
@@ -372,7 +377,8 @@ class RouterStatistics:
         """
         arrays = {"chosen": chosen, "weights": weights, "probabilities": probabilities}
         labels = {"domain": domain, "sequence": sequence, "position": position, "token": token}
-        self.update_layers([(layer, {**arrays, **labels, "step": step, "mask": mask})])
+        labels |= {"phase": phase, "step": step, "mask": mask}
+        self.update_layers([(layer, {**arrays, **labels})])
 
     def update_layers(self, batches: Iterable[tuple[Layer, Mapping[str, Any]]]) -> None:
         """Count several layers, or none of them: pairs of a layer and keywords of `update`. Where
@@ -477,9 +483,12 @@ class RouterStatistics:
         whole = None
         if chosen is not None:
             columns = as_columns(chosen, n, self.n_experts, self.n_chosen, keep)
+            phase = known.pop("phase", None)
             checked = {name: self._as_label(label, name, n, keep) for name, label in known.items()}
             amounts |= choice_amounts(columns, self.n_experts, self.n_chosen, self.set_numbering)
             amounts |= self._step_amounts(columns, step, n, keep, amounts["slots"])
+            if phase is not None:
+                amounts["phases"] = self._phases(columns, phase, n, keep, amounts["slots"])
             of_labels, whole = self._label_amounts(columns, checked)
             amounts |= of_labels
             if weights is not None:
@@ -521,6 +530,13 @@ class RouterStatistics:
             return {}
         steps, index = groups_of(as_integers(step, "step", (n,), keep, None))
         return step_amounts(self._slots_by(columns, index, len(steps)))
+
+    def _phases(self, columns: Columns, phase: Any, n: int, keep: Any, slots: Any) -> np.ndarray:
+        """Slots (2, E) by phase of a batch with these slots (E,), which are all of one phase where
+        that is one number."""
+        if np.ndim(phase):
+            return self._slots_by(columns, as_integers(phase, "phase", (n,), keep, 2), 2)
+        return (as_integers(phase, "phase", (), None, 2) == [[0], [1]]) * slots
 
     def _slots_by(self, columns: Columns, label: np.ndarray, n_labels: int) -> np.ndarray:
         """Slots (L, E) of each label (n,), -1 for unknown."""
@@ -620,6 +636,7 @@ class RouterStatistics:
             "step_counts": (STEP_BINS,),
             "step_sums": (STEP_BINS,),
             "token_slots": (self.n_tokens, e),
+            "phases": (2, e),
             "kept_ids": (n_kept,),
             "kept_domains": (n_kept,),
             "kept_slots": (n_kept, e),

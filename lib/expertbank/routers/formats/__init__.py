@@ -125,9 +125,9 @@ def statistics_of(
     domains: Iterable[str] | None = None,
     by_file: bool = False,
     step: int | None = None,
+    decode_from: int | None = None,
 ) -> RouterStatistics:
-    """Statistics of any number of files and folders, in bounded memory; see `RouterStatistics` for
-    the sizes.
+    """Statistics of any number of files and folders in bounded memory, sizes as `RouterStatistics`.
 
     `domain` is that of everything in these files, for formats that know none. What is None is taken
     from the files, which are read twice for it: `n_experts` from probabilities or a header (vLLM's
@@ -138,10 +138,10 @@ def statistics_of(
     default all that are found, by the alphabet: give them where parts are to be added. A sequence
     that two files have is refused; `by_file` says that each file numbers its own. `step` is how
     many tokens, in their order, were computed at once, for the MaxVio of steps where a file does
-    not say; without it, such a file has none; what is left over is no step. Rows without a
-    route (cached, not captured, padding) are left out and counted as `LayerStatistics.unrouted`.
-    Raises as `read_routing` does, where no file says how many experts there are, where none has a
-    route, and where ranks of one group hold the same tokens.
+    not say; without it, such a file has none; what is left over is no step. `decode_from` is the
+    first position that was generated, where a file does not say it. Rows without a route are left
+    out and counted as `LayerStatistics.unrouted`. Raises as `read_routing` does, where no file says
+    how many experts there are, or none has a route, and where ranks hold the same tokens.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -150,8 +150,8 @@ def statistics_of(
     >>> statistics.layers[0].domains.tolist()
     [[1, 1, 0, 0], [0, 0, 1, 0]]
     """
-    asked = _asked(n_experts, n_chosen, layers, columns, domains)
     paths = _as_paths(path, format)
+    asked = _asked(n_experts, n_chosen, layers, columns, domains)
     if all(_format_of(each, format, asked).load is not None for each in paths):
         return _sum_of_saved(paths, format, asked)
     sizes = _sizes_in(paths, format, asked, _Sizes(n_experts, n_chosen, n_domains), domain)
@@ -166,7 +166,7 @@ def statistics_of(
         n_kept=n_kept,
         seed=seed,
     )
-    _Count(statistics, asked, format, domain, by_file, step).of(paths)
+    _Count(statistics, asked, format, domain, by_file, step, decode_from).of(paths)
     return statistics
 
 
@@ -267,6 +267,7 @@ class _Count:
         domain: int | None,
         by_file: bool,
         step: int | None,
+        decode_from: int | None,
     ):
         self.statistics = statistics
         self.asked = asked
@@ -274,6 +275,9 @@ class _Count:
         self.domain = domain
         self.by_file = by_file
         self.step = None if step is None else as_count(step, "step")
+        self.decode_from = decode_from
+        if decode_from is not None:
+            as_count(decode_from, "decode_from", 0)
         self.unrouted: dict[Layer, int] = {}
         self.without_room = {
             name for name, room in ROOM_FOR.items() if not getattr(statistics, room)
@@ -350,6 +354,10 @@ class _Count:
             own = arrays["sequence"]
             ids = (own + first_sequence_id(path)) % MOST_ID
             arrays = {**arrays, "sequence": np.where(own >= 0, ids, -1)}
+        if self.decode_from is not None and "position" in arrays and "phase" not in arrays:
+            position = arrays["position"]
+            phase = np.where(position < 0, -1, position >= self.decode_from)
+            arrays = {**arrays, "phase": phase}
         counted = {key: array for key, array in arrays.items() if key not in self.without_room}
         with reading(f"{path}, layer {layer}"):
             n_layers = len({*statistics.layers, layer})

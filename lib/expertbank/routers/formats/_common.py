@@ -14,7 +14,7 @@ import numpy as np
 from expertbank.routers.statistics import Layer, RouterStatistics
 
 OF_EXPERTS = ("chosen", "weights", "probabilities")  # (tokens, k) or (tokens, E)
-LABELS = ("domain", "sequence", "position", "token", "mask")  # (tokens,)
+LABELS = ("domain", "sequence", "position", "token", "phase", "mask")  # (tokens,)
 COLUMNS = (*OF_EXPERTS, *LABELS, "layer")
 KEYS = (*COLUMNS, "n_experts")
 # names that others use for these columns
@@ -278,6 +278,16 @@ class Request(NamedTuple):
     """(n,) the token of each row"""
     missing: np.ndarray | None = None
     """(n,) rows that are known to hold no route"""
+    phase: np.ndarray | None = None
+    """(n,) 0 for rows of the prompt, 1 for those of generated tokens, -1 for unknown"""
+
+
+def phase_of(n: int, start: int, n_prompt: int | None) -> np.ndarray | None:
+    """The phase of n rows from that position on, behind a prompt of so many tokens; None where that
+    is not known."""
+    if n_prompt is None:
+        return None
+    return (np.arange(start, start + n) >= n_prompt).astype(np.int64)
 
 
 def pieces_of_requests(
@@ -318,10 +328,11 @@ def _pieces_of_group(
     }
     if any(request.domain >= 0 for request in requests):
         labels["domain"] = np.repeat([request.domain for request in requests], lengths)
-    if any(request.tokens is not None for request in requests):
-        unknown = [np.full(n, -1) for n in lengths]
-        tokens = [u if r.tokens is None else r.tokens for r, u in zip(requests, unknown)]
-        labels["token"] = np.concatenate(tokens)
+    given = {"token": [r.tokens for r in requests], "phase": [r.phase for r in requests]}
+    for key, arrays in given.items():
+        if any(array is not None for array in arrays):
+            known = [np.full(n, -1) if a is None else a for a, n in zip(arrays, lengths)]
+            labels[key] = np.concatenate(known)
     if any(request.skip for request in requests):
         kept = [np.arange(len(request.ids)) >= request.skip for request in requests]
         labels["mask"] = np.concatenate(kept)

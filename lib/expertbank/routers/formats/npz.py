@@ -133,9 +133,10 @@ FORMAT = Format(
     name="npz",
     suffixes=(".npz",),
     description=(
-        "arrays chosen (tokens, k), integer experts, -1 for a dropped slot; and where known "
+        "arrays chosen (tokens, k), integer experts, `-1` for a dropped slot; and where known "
         "weights (tokens, k); probabilities (tokens, experts), the router's softmax; domain, "
-        "sequence, position, token, mask (tokens,); layer (tokens,) or an axis of layers in front"
+        "sequence, position, token, mask (tokens,), phase (tokens,), 0 for a prompt's and 1 for "
+        "generated ones; layer (tokens,) or an axis of layers in front"
     ),
     read=read_npz,
     recognises=_is_npz,

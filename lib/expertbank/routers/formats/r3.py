@@ -15,6 +15,7 @@ from expertbank.routers.formats._common import (
     Piece,
     Request,
     as_numbers,
+    phase_of,
     pieces_of_requests,
     signed,
 )
@@ -31,13 +32,15 @@ from expertbank.routers.formats._json_lines import (
 from expertbank.routers.formats._torch_files import integers_of, keys_of, load_tensors
 
 _KEYS = ("routed_experts", "rollout_routed_experts")
-_BESIDE = ("attention_mask", "input_lengths", "input_ids", "domain", "n_experts")
+_BESIDE = ("attention_mask", "input_lengths", "input_ids", "domain", "response_mask", "n_experts")
 
 
 def read_r3(path: Path, asked: Asked) -> Iterator[Piece]:
     """`routed_experts` [B, S, L, k] in an npz or a .pt, with `attention_mask` [B, S] or
     `input_lengths` [B], `input_ids` [B, S], `domain` [B] and `n_experts` where known; or lines of
-    NeMo-RL's train_data_step*.jsonl or of responses with its envelopes.
+    NeMo-RL's train_data_step*.jsonl or of responses with its envelopes. Phases are known by verl's
+    `response_mask` [B, R], of the last R columns: 1 for generated tokens, 0 for what a tool said,
+    a prompt too; and by the `prompt_token_ids` of a response, of all that was there before.
 
     Padding is left out: what the mask or the lengths say, or else the rows at the end that are 0
     to k - 1 in every layer, as NeMo-RL fills them. Rows of -1 are missing, rows of 0 too where k
@@ -62,7 +65,7 @@ def read_r3(path: Path, asked: Asked) -> Iterator[Piece]:
         key = next((key for key in _KEYS if key in keys_of(content)), _KEYS[0])
         if key not in keys_of(content):
             raise ValueError(f"{path} holds no {key}; allowed is a dict of tensors with it")
-        axes = {"attention_mask": 2, "input_ids": 2, "n_experts": 0}
+        axes = {"attention_mask": 2, "input_ids": 2, "response_mask": 2, "n_experts": 0}
         if isinstance(content[key], list):  # slime: one tensor a sample, of its own length
             found = [integers_of(path, key, each, 3) for each in content[key]]
             yield from pieces_of_requests(path, _of_samples(found), asked)
@@ -89,9 +92,11 @@ def _of_batch(path: Path, routes: np.ndarray, arrays: Arrays, asked: Asked) -> I
     """The sequences of a batch, each with the rows of it that are no tokens."""
     n_rows, n_columns = routes.shape[:2]
     shapes = {"attention_mask": (n_rows, n_columns), "input_ids": (n_rows, n_columns)}
-    for name in set(_BESIDE[:4]) & set(arrays):
+    answers = arrays.get("response_mask", np.zeros((n_rows, 0), bool))
+    shapes["response_mask"] = (n_rows, min(n_columns, answers.shape[-1]))
+    for name in set(_BESIDE[:5]) & set(arrays):
         wanted = shapes.get(name, (n_rows,))
-        kinds = "biu" if name == "attention_mask" else "iuUO"
+        kinds = "biu" if name.endswith("mask") else "iuUO"
         if arrays[name].shape != wanted or arrays[name].dtype.kind not in kinds:
             found = arrays[name]
             raise ValueError(
@@ -110,7 +115,10 @@ def _of_batch(path: Path, routes: np.ndarray, arrays: Arrays, asked: Asked) -> I
         missing = ~is_token | _padding(ids, is_token)
         first = int(is_token.argmax())
         own = None if tokens is None else signed(tokens[i])
-        yield Request(ids, -first, 0, -1 if domain is None else int(domain[i]), own, missing)
+        phase = None
+        if answers.size:
+            phase = np.pad(answers[i] > 0, (n_columns - answers.shape[1], 0)).astype(np.int64)
+        yield Request(ids, -first, 0, -1 if domain is None else int(domain[i]), own, missing, phase)
 
 
 def _padding(ids: np.ndarray, is_token: np.ndarray) -> np.ndarray:
@@ -149,7 +157,8 @@ def _of_lines(path: Path, asked: Asked) -> Iterator[Request]:
                 if tokens is not None and len(tokens) != len(ids):
                     tokens = None
                 missing = _padding(ids, np.ones(len(ids), bool))
-                yield Request(ids, 0, 0, domain, tokens, missing)
+                phase = None if tokens is None else phase_of(len(ids), 0, len(prompt))
+                yield Request(ids, 0, 0, domain, tokens, missing, phase)
 
 
 def _is_r3(path: Path, asked: Asked) -> bool:
@@ -170,9 +179,9 @@ FORMAT = Format(
     name="r3",
     suffixes=(".npz", ".pt", ".jsonl"),
     description=(
-        "routed_experts [batch, tokens, layers, k] that verl, slime and NeMo-RL replay, -1 where "
-        "missing, padded; with attention_mask or input_lengths where known; NeMo-RL's training "
-        "dumps and envelopes"
+        "routed_experts [batch, tokens, layers, k] that verl, slime and NeMo-RL replay, `-1` where "
+        "missing, padded; with attention_mask or input_lengths, and response_mask, where known; "
+        "NeMo-RL's training dumps and envelopes"
     ),
     read=read_r3,
     recognises=_is_r3,
@@ -181,6 +190,7 @@ FORMAT = Format(
         "NVIDIA-NeMo/RL, nemo_rl/models/generation/vllm/utils.py (pad_and_align_routed_expert_"
         "indices), nemo_rl/utils/routed_experts_codec.py at 0cbe0ac120, "
         "nemo_rl/utils/train_data_dump.py at 55af33fcb5; verl-project/verl, "
-        "verl/utils/megatron/router_replay_utils.py at 0256d18b02; THUDM/slime, pull request 2308"
+        "verl/utils/megatron/router_replay_utils.py at 0256d18b02, "
+        "verl/experimental/agent_loop/agent_loop.py at 2994fde446; THUDM/slime, pull request 2308"
     ),
 )

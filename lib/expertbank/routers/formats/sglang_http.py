@@ -13,6 +13,7 @@ from expertbank.routers.formats._common import (
     Format,
     Piece,
     Request,
+    phase_of,
     pieces_of_requests,
     signed,
 )
@@ -43,6 +44,7 @@ def read_sglang_http(path: Path, asked: Asked) -> Iterator[Piece]:
     neither is in the file, so `Asked.n_chosen` has to say k. `routed_experts_start_len` is the
     position of the first row. -1 marks what was not captured: a row of them has no route, a layer
     of them is a dense one. Prompts that stand in one list with the same routes count once.
+    `prompt_tokens` tells the phases apart.
 
     >>> import base64, json
     >>> from tempfile import TemporaryDirectory
@@ -102,7 +104,8 @@ def _request(
     if tokens is not None:
         tokens = tokens[start : start + len(ids)]
         tokens = tokens if len(tokens) == len(ids) else None
-    return Request(ids, start, skip, domain, tokens)
+    phase = phase_of(len(ids), start, n_prompt)
+    return Request(ids, start, skip, domain, tokens, phase=phase)
 
 
 def _ids(where: str, meta: Record, n: int, asked: Asked) -> np.ndarray:

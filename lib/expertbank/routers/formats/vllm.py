@@ -18,6 +18,7 @@ from expertbank.routers.formats._common import (
     Request,
     as_ids,
     as_numbers,
+    phase_of,
     pieces_of_requests,
 )
 
@@ -31,8 +32,9 @@ def read_vllm(path: Path, asked: Asked) -> Iterator[Piece]:
     Of vLLM 0.21 the prompt's array is one of its own: prompt_routed_experts with any ending, and
     routed_experts with the same ending for its completion, or with a number after that for one of
     several. Prompt and first completion are one sequence; each other completion is a sequence that
-    starts behind the prompt, which counts once. Rows of -1 were cached, rows of 0 not captured:
-    both are counted as having no route, and a layer of nothing else, a dense one, is left out.
+    starts behind the prompt, which counts once: of these the phases are known. Rows of -1 were
+    cached, rows of 0 not captured: both are counted as having no route, and a layer of nothing
+    else, a dense one, is left out.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -89,8 +91,8 @@ def _requests(path: Path, groups: list[list[str]], domain: np.ndarray | None) ->
     for i, group in enumerate(groups):
         own = -1 if domain is None else int(domain[i])
         found = [(name, as_ids(str(path), name, array)) for name, array in _some(arrays, group)]
-        start = len(found[0][1]) if f"prompt_{_KEY}" in group[0] else 0
-        if start and len(found) > 1:
+        n_prompt = len(found[0][1]) if f"prompt_{_KEY}" in group[0] else None
+        if n_prompt and len(found) > 1:
             if found[0][1].shape[1:] != found[1][1].shape[1:]:
                 raise ValueError(
                     f"{path}: {group[0]} and {group[1]} are of shapes {found[0][1].shape} and "
@@ -98,7 +100,8 @@ def _requests(path: Path, groups: list[list[str]], domain: np.ndarray | None) ->
                 )
             found[:2] = [(group[1], np.concatenate([found[0][1], found[1][1]]))]
         for j, (_, ids) in enumerate(found):
-            yield Request(ids, start if j else 0, 0, own)
+            start = n_prompt if j and n_prompt else 0
+            yield Request(ids, start, 0, own, phase=phase_of(len(ids), start, n_prompt))
 
 
 def _some(

@@ -13,6 +13,7 @@ from expertbank.routers.formats._common import (
     Format,
     Piece,
     Request,
+    phase_of,
     pieces_of_requests,
 )
 from expertbank.routers.formats._json_lines import (
@@ -41,7 +42,8 @@ def read_vllm_http(path: Path, asked: Asked) -> Iterator[Piece]:
     `routed_experts_prompt_start` on where the request said so: the last token that was generated
     never ran. Each choice is a sequence. The prompt's rows, which every choice repeats, count in
     the first alone; in vLLM 0.21 they stand once, in `prompt_routed_experts`. Rows of -1 were
-    cached, rows of 0 not captured: both are counted as having no route.
+    cached, rows of 0 not captured: both are counted as having no route. The length of the prompt,
+    where the response has it (`usage.prompt_tokens`, `prompt_token_ids`), tells the phases apart.
 
     >>> import base64, io, json
     >>> from tempfile import TemporaryDirectory
@@ -78,12 +80,12 @@ def _choices(where: str, record: Record, body: Any, domain: int) -> Iterator[Req
         ids = routes_at(where, _KEY, choice.get(_KEY))
         if ids is not None:
             found.append((choice, ids))
-    if prompt is not None:
-        yield from _after_prompt(where, body, prompt, found, domain)
-        return
     n_prompt = _prompt_length(where, body)
+    if prompt is not None:
+        found = _behind(where, prompt, found)
+        n_prompt = len(prompt)
     for i, (choice, ids) in enumerate(found):
-        start = _start_of(where, record, body, choice)
+        start = 0 if prompt is not None else _start_of(where, record, body, choice)
         skip = 0
         if i:
             if n_prompt is None:
@@ -92,29 +94,24 @@ def _choices(where: str, record: Record, body: Any, domain: int) -> Iterator[Req
                     "prompt, which each repeats, would count several times"
                 )
             skip = min(len(ids), max(0, n_prompt - start))
-        yield Request(ids, start, skip, domain, _tokens(where, body, choice, start, len(ids)))
+        tokens = _tokens(where, body, choice, start, len(ids))
+        phase = phase_of(len(ids), start, n_prompt)
+        yield Request(ids, start, skip, domain, tokens, phase=phase)
 
 
-def _after_prompt(
-    where: str,
-    body: Any,
-    prompt: np.ndarray,
-    found: list[tuple[Record, np.ndarray]],
-    domain: int,
-) -> Iterator[Request]:
-    """Completions of vLLM 0.21, whose prompt stands apart: it goes before the first."""
+def _behind(
+    where: str, prompt: np.ndarray, found: list[tuple[Record, np.ndarray]]
+) -> list[tuple[Record, np.ndarray]]:
+    """Completions of vLLM 0.21, whose prompt stands apart, each with the prompt before it."""
     for _, ids in found:
         if ids.shape[1:] != prompt.shape[1:]:
             raise ValueError(
                 f"{where}: prompt_{_KEY} is of shape {prompt.shape}, {_KEY} of {ids.shape}; "
                 "allowed are the same layers and k"
             )
-    for i, (choice, ids) in enumerate(found):
-        start = len(prompt) if i else 0
-        ids = ids if i else np.concatenate([prompt, ids])
-        yield Request(ids, start, 0, domain, _tokens(where, body, choice, start, len(ids)))
     if not found:
-        yield Request(prompt, 0, 0, domain)
+        return [({}, prompt)]
+    return [(choice, np.concatenate([prompt, ids])) for choice, ids in found]
 
 
 def _start_of(where: str, record: Record, body: Any, choice: Record) -> int:

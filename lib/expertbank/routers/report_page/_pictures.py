@@ -97,8 +97,8 @@ def phase_maps(report: RoutingReport) -> Figure:
         return None
     svg = _panels(report, "phases", "", "expert", "load / mean", 0.35)
     return svg, (
-        "Load of each expert over the mean load, at positions of the prompt (row 0) beside those "
-        f"that were generated (row 1), in {_names(shown_maps, report)}."
+        "Load of each expert over the mean load, of tokens of prompts (row 0) beside those that "
+        f"were generated (row 1), in {_names(shown_maps, report)}."
     )
 
 

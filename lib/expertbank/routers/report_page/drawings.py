@@ -204,8 +204,8 @@ def _phase_figure(report: RoutingReport) -> Figure:
         "phase_distance": "moved",
     }
     caption = (
-        "The busiest expert's excess over the mean load at positions of the prompt and at those "
-        "that were generated, by layer, and the share of the work that moves between the two."
+        "The busiest expert's excess over the mean load of tokens of the prompts and of those that "
+        "were generated, by layer, and the share of the work that moves between the two."
     )
     return _captioned(_series(report, legends, "a ratio"), caption)
 
