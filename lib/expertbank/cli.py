@@ -593,7 +593,7 @@ def _add_further(option) -> None:
     """What a report shows on request."""
     option("--words", metavar="FILE", help="vocabulary that names tokens: tokenizer.json, or lines")
     option("--transitions", action="store_true", help="experts of each layer against the next's")
-    decode = "first position that was generated, for FILE that does not say, prompts of one length"
+    decode = "first generated position, where FILE does not say it and all prompts are as long"
     option("--decode-from", type=int, metavar="P", help=decode)
     earlier = "the same router earlier, choices or statistics; give it again, in order"
     option("--checkpoint", action="append", default=[], metavar="FILE", help=earlier)
@@ -710,6 +710,9 @@ def _routes_report(options: argparse.Namespace) -> None:
     devices, the share of slots dropped at a capacity factor.
 
     Rows without a route (cached, not captured, padding) are left out and counted under "no route".
+
+    Where FILE says which tokens were of prompts and which generated, of prompts of any length, the
+    two loads stand side by side; --decode-from N says it where all prompts have N tokens.
 
     examples:
       expertbank routes report routes.npz --explain
