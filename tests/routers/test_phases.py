@@ -286,14 +286,16 @@ def test_generation_from_prompts_of_different_lengths(transformers, torch, name,
     assert routing_report(recorder.statistics).layers[0].no_phase == 0
 
 
-def test_a_static_cache_says_what_it_holds(mixtral):
-    with record_routing(mixtral) as recorder:
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
+def test_a_static_cache_tells_phases_and_padding(transformers, torch, name):
+    """`generate` gives the model masks of queries and keys then, of several kinds in GPT-OSS."""
+    model = tiny_models.build_family(name)
+    with record_routing(model) as recorder:
         for _ in range(2):
-            mixtral.generate(
-                input_ids=tiny_models.tokens(), cache_implementation="static", **GENERATE
-            )
-    layer = recorder.statistics.layers[0]
-    assert layer.phases.sum(axis=1).tolist() == [2 * 2 * 27, 2 * 2 * 15]
+            model.generate(**prompts_of(torch), cache_implementation="static", **GENERATE)
+    for layer in recorder.statistics.layers.values():
+        assert layer.phases.sum(axis=1).tolist() == [2 * 2 * sum(LENGTHS), 2 * 2 * 15]
+        assert layer.phases.sum() == layer.slots.sum()
 
 
 def test_a_decoder_generates_and_its_encoder_has_no_phase(transformers):

@@ -119,6 +119,7 @@ def call_of(
     outer = around[-1] if around and not around[-1].has_two_sides else None
     if outer is not None and (outer.shape != shape or shape == (0, 0)):
         outer = None
+    past = _past_length(given)
     position = given.get("position_ids")
     if getattr(position, "shape", ()) not in (shape, (1, shape[1])):
         position = None
@@ -127,10 +128,10 @@ def call_of(
         shape,
         "decoder_input_ids" in names,
         outer,
-        _mask(given.get("attention_mask"), shape, is_inner=bool(around)),
+        _mask(given.get("attention_mask"), shape, past, is_inner=bool(around)),
         position,
         given.get("input_ids"),
-        _past_length(given),
+        past,
     )
 
 
@@ -156,12 +157,19 @@ def _past_length(given: Mapping[str, Any]) -> int:
     return 0
 
 
-def _mask(mask: Any, shape: tuple[int, int], is_inner: bool) -> Any:
+def _mask(mask: Any, shape: tuple[int, int], past: int, is_inner: bool) -> Any:
     """The mask of a call, where it is one of tokens: an inner call may have masks of another
-    make."""
+    make. `generate` with a static cache makes one of queries and keys (B, 1, L, T), or one a kind
+    of layer: there a token that counts sees itself, and padding sees nothing."""
+    rows, length = shape
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
     if not hasattr(mask, "shape"):
         return None
-    rows, length = shape
+    is_of_pairs = len(mask.shape) == 4 and mask.shape[0] == rows and mask.shape[2] == length
+    if is_of_pairs and mask.shape[3] >= past + length and not is_inner:
+        own = mask[:, 0, :, past : past + length].diagonal(dim1=1, dim2=2)
+        return own == 0 if own.is_floating_point() else own
     if len(mask.shape) == 2 and mask.shape[0] == rows and mask.shape[1] >= length:
         return mask
     if is_inner or len(mask.shape) != 2:
