@@ -72,7 +72,8 @@ FULL = {
     "layers": 61,
     "experts": 256,
     "texts": (4, 128),
-    "forwards": {"128": 11, "1": 99},
+    "forwards": {"128": 11, "1": 99, "generate": 15},
+    "generated": 16,
     "hidden": 512,
 }
 QUICK = {
@@ -84,7 +85,8 @@ QUICK = {
     "layers": 2,
     "experts": 16,
     "texts": (2, 16),
-    "forwards": {"16": 2, "1": 2},
+    "forwards": {"16": 2, "1": 2, "generate": 2},
+    "generated": 3,
     "hidden": 16,
 }
 # of the C library: no page goes back to the system
@@ -260,8 +262,9 @@ def model_of(settings: Settings) -> Any:
     return model
 
 
-def recorder_row(settings: Settings, length: int) -> Row:
-    """What a recorder adds to a forward of texts of that length, in a process of its own.
+def recorder_row(settings: Settings, length: int | str) -> Row:
+    """What a recorder adds to a forward of texts of that length, or to generating from one token
+    each, with the cache that generating keeps; in a process of its own.
 
     There memory that was freed stays with the process. Else the C library hands pages back and
     takes them again in every forward, with a recorder or without, and the time of that, up to a
@@ -270,16 +273,21 @@ def recorder_row(settings: Settings, length: int) -> Row:
     return from_child("recorder", {"settings": settings, "length": length}, KEPT_MEMORY)
 
 
-def recorded(settings: Settings, length: int) -> Row:
+def recorded(settings: Settings, length: int | str) -> Row:
     """The row of `recorder_row`."""
     import torch
 
     model = model_of(settings)
-    tokens = torch.randint(0, 256, (settings["texts"][0], length))
+    generates = length == "generate"
+    tokens = torch.randint(0, 256, (settings["texts"][0], 1 if generates else int(length)))
+    n = settings["generated"]
 
     def forward() -> None:
         with torch.no_grad():
-            model(input_ids=tokens, use_cache=False)
+            if generates:
+                model.generate(tokens, min_new_tokens=n, max_new_tokens=n, do_sample=False)
+            else:
+                model(input_ids=tokens, use_cache=False)
 
     within = [record_routing(model), contextlib.nullcontext()]
     limit = (0.05, "of the forward")
@@ -338,7 +346,12 @@ def jobs(settings: Settings) -> list[tuple[str, str, Callable[[], Row]]]:
             found.append(("update", case, run))
     found.append(("token", f"{settings['positions']:,} positions", partial(token_row, settings)))
     rows, length = settings["texts"]
-    for case, n in ((f"{rows} texts of {length}", length), (f"{rows} tokens", 1)):
+    cases = {
+        f"{rows} texts of {length}": length,
+        f"{rows} tokens": 1,
+        f"{rows} texts, {settings['generated']} tokens generated": "generate",
+    }
+    for case, n in cases.items():
         found.append(("recorder", case, partial(recorder_row, settings, n)))
     size = f"{settings['file_bytes'] / 1e9:g} GB"
     found.append(("file", size, partial(file_row, settings)))

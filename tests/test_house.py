@@ -54,8 +54,9 @@ LAYERS = [
         "shipped.testbed",
         "shipped.router_model",
         "shipped.in_network",
-        "routers.statistics",
+        "routers._together",
     },
+    {"routers.statistics"},
     {
         "shipped.gates",
         "shipped.reference",
@@ -382,10 +383,11 @@ def code_lines(path):
 # Prompts beside what is generated, of different lengths, told by recorders and by files: 36 in the
 # routers.
 # A number of the text has a minus for its hyphen: 5 in the book.
+# All layers that a few tokens went through are counted together: 256 in the routers.
 CAPS = {
     "core": 4281,
     "shipped": 1145,
-    "routers": 7432,
+    "routers": 7688,
     "training": 2335,
     "book": 5275,
     "reproduction": 744,

@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
 
 from expertbank._checks import as_array, sum_tolerance
@@ -110,7 +111,7 @@ def choice_amounts(
         singles = slots - pairs.sum(axis=1)
         amounts["sets"] = numbering.counts_of_pairs(sizes[0], singles, pairs)
     else:
-        numbers = numbering.numbers(_ascending(experts, n_chosen))
+        numbers = set_numbers(experts, n_chosen, numbering)
         amounts["sets"] = counts_in(numbers, (numbering.n_sets,))
     return amounts
 
@@ -176,6 +177,11 @@ def _refuse_repeats(columns: Columns) -> None:
     )
 
 
+def set_numbers(experts: np.ndarray, n_chosen: int, numbering: SetNumbering) -> np.ndarray:
+    """Numbers (n,) of the sets of experts (k, n) in any order."""
+    return numbering.numbers(_ascending(experts, n_chosen))
+
+
 def _ascending(experts: np.ndarray, n_chosen: int) -> np.ndarray:
     """Columns (n_chosen, n) of the experts (k, n) of each token in ascending order, empty slots
     first: exchanges of neighbours, each over all tokens."""
@@ -213,25 +219,23 @@ def groups_of(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sequence_sums(counts: np.ndarray) -> Amounts:
-    """Amounts of sequences with slots (S, E)."""
-    slots = counts.sum(axis=1)
+    """Amounts of sequences with slots (..., S, E), for each of the axes in front."""
+    slots = counts.sum(axis=-1)
     return {
-        "sequences": int((slots > 0).sum()),
-        "sequence_slots": counts.sum(axis=0),
-        "sequence_cells": int((counts > 0).sum()),
-        "sequence_entropy": _sum_of_n_log_n(slots) - _sum_of_n_log_n(counts),
+        "sequences": (slots > 0).sum(axis=-1),
+        "sequence_slots": counts.sum(axis=-2),
+        "sequence_cells": (counts > 0).sum(axis=(-2, -1)),
+        "sequence_entropy": _n_log_n(slots).sum(axis=-1) - _n_log_n(counts).sum(axis=(-2, -1)),
     }
 
 
-def _sum_of_n_log_n(counts: np.ndarray) -> float:
-    """Sum of n log n over counts. Most are small and come often: each size is taken once."""
-    flat = counts.ravel()
-    if flat.max(initial=0) > max(len(flat), BLOCK):
-        flat = flat[flat > 0]
-        return float((flat * np.log(flat)).sum())
-    times = np.bincount(flat)
-    sizes = np.flatnonzero(times[1:]) + 1
-    return float((times[sizes] * (sizes * np.log(sizes))).sum())
+def _n_log_n(counts: np.ndarray) -> np.ndarray:
+    """n log n of each. Most counts are small and come often, so that a table is shorter."""
+    most = int(counts.max(initial=0))
+    if most > max(counts.size, BLOCK):
+        return scipy.special.xlogy(counts, counts)
+    sizes = np.arange(most + 1)
+    return scipy.special.xlogy(sizes, sizes)[counts]
 
 
 def step_amounts(loads: np.ndarray) -> Amounts:
@@ -240,11 +244,16 @@ def step_amounts(loads: np.ndarray) -> Amounts:
     if not totals.all():
         loads = loads[totals > 0]
         totals = totals[totals > 0]
+    bins, violation = step_bins(loads, totals)
+    return {"step_counts": Cells(bins), "step_sums": Cells(bins, violation)}
+
+
+def step_bins(loads: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bins and MaxVio (S,) of steps with slots (S, E), which come to these totals above 0."""
     n_experts = loads.shape[1]
     ratio = loads.max(axis=1) * n_experts / totals  # 1 + MaxVio, from 1 to E
     width = np.log(n_experts) / (STEP_BINS - 1) if n_experts > 1 else 1.0
-    bins = np.rint(np.log(ratio) / width).astype(np.int64)
-    return {"step_counts": Cells(bins), "step_sums": Cells(bins, ratio - 1)}
+    return np.rint(np.log(ratio) / width).astype(np.int64), ratio - 1
 
 
 # --- weights and probabilities ---
@@ -271,7 +280,7 @@ def weight_amounts(
         load = np.bincount(experts.ravel(), shares.ravel(), e)
     else:
         load = np.bincount(experts[experts >= 0], shares[experts >= 0], e)
-    inner = _logs(shares, np.empty_like(shares))
+    inner = logs(shares, np.empty_like(shares))
     inner *= shares
     return {
         "weighted": len(sums),
@@ -281,10 +290,16 @@ def weight_amounts(
     }
 
 
-def _logs(numbers: np.ndarray, out: np.ndarray) -> np.ndarray:
+def logs(numbers: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Logarithms of shares; of 0 some finite number, which 0 is multiplied by."""
     np.maximum(numbers, np.finfo(numbers.dtype).tiny, out=out)
     return np.log(out, out=out)
+
+
+def entropies_of_rows(rows: np.ndarray, sums: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Entropies (...,) of rows (..., E) over their sums, with room for as many numbers."""
+    inner = np.einsum("...j,...j->...", rows, logs(rows, room))
+    return np.maximum(np.log(sums) - inner / sums, 0)
 
 
 def probability_amounts(
@@ -323,9 +338,8 @@ def probability_amounts(
                 "sum to 1: take the softmax of logits, divide a sigmoid router's scores by their "
                 "sum"
             )
-        inner = np.einsum("ij,ij->i", rows, _logs(rows, room[: len(rows)]))
-        entropies = np.log(sums) - inner / sums
-        entropy += float(np.maximum(entropies, 0).sum(dtype=float))
+        entropies = entropies_of_rows(rows, sums, room[: len(rows)])
+        entropy += float(entropies.sum(dtype=float))
         load += (1 / sums) @ rows
         n += len(rows)
     return {"probable": n, "probability_sum": load, "probability_entropy": entropy}

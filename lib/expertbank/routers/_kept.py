@@ -35,6 +35,23 @@ class Sequences(NamedTuple):
         return Sequences(self.ids[:n], self.domains[:n], self.slots[:n])
 
 
+def domains_of(
+    index: np.ndarray, domain: np.ndarray, n_sequences: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The domain (S',) of each sequence that is seen, or `SEVERAL`, and which are (S,), from the
+    sequence and the domain of each token (n,).
+
+    >>> domains_of(np.array([0, 0, 2, 2]), np.array([1, 1, 0, 1]), n_sequences=3)
+    (array([ 1, -2]), array([ True, False,  True]))
+    """
+    lowest = np.full(n_sequences, domain.max(initial=0) + 1)
+    highest = np.full(n_sequences, -1)
+    np.minimum.at(lowest, index, domain)
+    np.maximum.at(highest, index, domain)
+    seen = highest >= 0
+    return np.where(lowest == highest, lowest, SEVERAL)[seen], seen
+
+
 def keep_lowest(kept: Sequences, new: Sequences, seed: int) -> None:
     """Take new sequences of distinct ids into `kept`, in place, as long as their hashes are among
     its lowest.

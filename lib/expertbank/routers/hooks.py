@@ -47,7 +47,6 @@ from expertbank.routers.families import (
     softmax_choice,
     switch_choice,
 )
-from expertbank.routers.measures import routing_counts
 from expertbank.routers.statistics import Layer, RouterStatistics
 
 __all__ = [
@@ -432,31 +431,45 @@ class RoutingRecorder:
         if growing is not None and len(growing.sequence) != rows:
             growing = None
         updates = []
-        slots: dict[Layer, np.ndarray] = {}
+        labels: dict[int, dict[str, Any]] = {}  # by call: layers of one call share them
         for listener, choice, call in running.choices:
-            labels = self._labels(call, running, growing)
-            layer = self.layers[listener.layer]
-            if running.cache is not None:
-                found = _slots_by_row(choice, call, self.statistics.n_experts)
-                slots[layer] = slots.get(layer, 0) + found
-            if growing is not None:
-                labels.pop("sequence")
+            if id(call) not in labels:
+                labels[id(call)] = self._labels(call, running, growing)
             arrays = {
                 "chosen": choice.chosen,
                 "weights": choice.weights,
                 "probabilities": choice.probabilities,
             }
-            updates.append((layer, {**arrays, **labels}))
+            updates.append((self.layers[listener.layer], {**arrays, **labels[id(call)]}))
         self.statistics.update_layers(updates)
         for listener in self.listeners:
             self.statistics.heard[self.layers[listener.layer]] = listener.how
         if growing is not None:
-            for layer, new in slots.items():
-                before = growing.slots.get(layer, np.zeros_like(new))
-                self.statistics.add_sequences(layer, growing.sequence, new, growing.domain, before)
-                growing.slots[layer] = before + new
+            self._grow(growing, self._slots_by_row(running))
         elif running.cache is not None:
-            self._follow(running, slots)
+            self._follow(running, self._slots_by_row(running))
+
+    def _grow(self, growing: _Growing, slots: dict[Layer, np.ndarray]) -> None:
+        """Add slots (B, E) of each layer to the sequences of a cache."""
+        before = {
+            layer: growing.slots.get(layer, np.zeros_like(new)) for layer, new in slots.items()
+        }
+        self.statistics.add_sequences_of_layers(slots, growing.sequence, growing.domain, before)
+        growing.slots |= {layer: before[layer] + new for layer, new in slots.items()}
+
+    def _slots_by_row(self, running: _Pass) -> dict[Layer, np.ndarray]:
+        """Slots (B, E) of the rows of a forward in each layer."""
+        alike: dict[Any, list[tuple[Layer, np.ndarray, Call]]] = {}
+        for listener, choice, call in running.choices:
+            entry = (self.layers[listener.layer], choice.chosen, call)
+            alike.setdefault((id(call), choice.chosen.shape), []).append(entry)
+        slots: dict[Layer, np.ndarray] = {}
+        for entries_here in alike.values():
+            layers, chosen, calls = zip(*entries_here)
+            found = _slots_by_row(np.stack(chosen), calls[0], self.statistics.n_experts)
+            for layer, table in zip(layers, found):
+                slots[layer] = slots.get(layer, 0) + table
+        return slots
 
     def _check_all_heard(self, running: _Pass) -> None:
         """Raise ValueError where a layer of a module that ran was not heard."""
@@ -488,8 +501,10 @@ class RoutingRecorder:
             labels[name] = one_a_token(label, name, call.shape)
         if growing is not None and growing.domain is not None:
             labels["domain"] = one_a_token(growing.domain, "domain", call.shape)
-        if "sequence" not in labels:
-            labels["sequence"] = self._numbers(call, running, growing)
+        if growing is not None:  # `_grow` counts what its sequences take
+            labels.pop("sequence", None)
+        elif "sequence" not in labels:
+            labels["sequence"] = self._numbers(call, running)
         if "phase" not in labels:
             labels["phase"] = _phase_of(call, running, growing)
         if self.statistics.n_positions:
@@ -503,11 +518,8 @@ class RoutingRecorder:
             labels["token"] = one_a_token(call.tokens, "input_ids", call.shape)
         return labels
 
-    def _numbers(self, call: Call, running: _Pass, growing: _Growing | None) -> np.ndarray:
-        """Numbers of sequences (B * L,): those of the cache, else new ones, the same in all layers
-        of a forward."""
-        if growing is not None:
-            return one_a_token(growing.sequence, "sequence", call.shape)
+    def _numbers(self, call: Call, running: _Pass) -> np.ndarray:
+        """Numbers of new sequences (B * L,), the same in all layers of a forward."""
         texts = call.texts()
         n = int(texts.max()) + 1
         if running.sequence is None or len(running.sequence) < n:
@@ -557,12 +569,15 @@ def _phase_of(call: Call, running: _Pass, growing: _Growing | None) -> int | Non
     return 1 if call.shape[1] == 1 else None
 
 
-def _slots_by_row(choice: Choice, call: Call, n_experts: int) -> np.ndarray:
-    """Slots (B, E) of the rows of a call."""
+def _slots_by_row(chosen: np.ndarray, call: Call, n_experts: int) -> np.ndarray:
+    """Slots (L, B, E) of the rows of a call, of what L layers chose (L, B * length, k)."""
     rows, length = call.shape
-    chosen = choice.chosen.reshape(rows, -1)
-    kept = (chosen >= 0) & np.repeat(call.mask, chosen.shape[1] // max(length, 1), axis=1)
-    return routing_counts(np.where(kept, chosen, -1), np.arange(rows), rows, n_experts)
+    kept = (chosen >= 0) & call.mask.ravel()[:, None]
+    row = np.arange(rows).repeat(length)[:, None]
+    layer = np.arange(len(chosen))[:, None, None]
+    cells = ((layer * rows + row) * n_experts + chosen)[kept]
+    counts = np.bincount(cells, minlength=len(chosen) * rows * n_experts)
+    return counts.reshape(len(chosen), rows, n_experts)
 
 
 def _check_version(listeners: list[Listener]) -> None:

@@ -13,6 +13,7 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from importlib.metadata import PackageNotFoundError, version
@@ -39,8 +40,15 @@ from expertbank.routers._counting import (
     step_amounts,
     weight_amounts,
 )
-from expertbank.routers._kept import SEVERAL, Sequences, keep_lowest, take_away
+from expertbank.routers._kept import SEVERAL, Sequences, domains_of, keep_lowest, take_away
 from expertbank.routers._sets import SetNumbering, number_of_sets
+from expertbank.routers._together import (
+    OF_LAYERS,
+    OF_TOKENS,
+    Rooms,
+    amounts_of_layers,
+    are_alike,
+)
 
 FILE_FORMAT = "expertbank router statistics 2"
 OLD_FORMAT = "expertbank router statistics 1"  # random relabellings in place of sequences
@@ -389,8 +397,14 @@ class RouterStatistics:
         >>> [layer.slots.tolist() for layer in statistics.layers.values()]
         [[1, 0, 0], [0, 0, 1]]
         """
-        checked = [(_as_layer(layer), self._amounts(**arrays)) for layer, arrays in batches]
-        for layer, (amounts, whole) in checked:
+        named = [(_as_layer(layer), arrays) for layer, arrays in batches]
+        allowed = (*OF_LAYERS, *OF_TOKENS)
+        for _, arrays in named:
+            for name in arrays:
+                if name not in allowed:
+                    raise ValueError(f"{name} is given; allowed are {', '.join(allowed)}")
+        found = self._amounts_of_layers([arrays for _, arrays in named])
+        for (layer, _), (amounts, whole) in zip(named, found):
             counted = self._layer(layer)
             counted.add(**amounts)
             if whole is not None:
@@ -422,16 +436,41 @@ class RouterStatistics:
             raise ValueError(
                 f"slots has shape {slots.shape}; allowed is {(len(sequence), self.n_experts)}"
             )
-        order = sequence.argsort()
-        counted = self._layer(layer)
-        counted.add(**sequence_sums(slots + before))
         earlier = np.broadcast_to(np.asarray(before), slots.shape)
-        counted.add(**{name: -amount for name, amount in sequence_sums(earlier).items()})
-        if domain is not None:
-            domain = np.asarray(domain)[order]
-            known = (domain >= 0) | (domain == SEVERAL)
-            whole = Sequences(sequence[order][known], domain[known], slots[order][known])
-            counted.add_sequences(whole, self.seed)
+        self.add_sequences_of_layers({layer: slots}, sequence, domain, {layer: earlier})
+
+    def add_sequences_of_layers(
+        self,
+        slots: Mapping[Layer, np.ndarray],
+        sequence: np.ndarray,
+        domain: ArrayLike | None,
+        before: Mapping[Layer, np.ndarray],
+    ) -> None:
+        """The same, of several layers: slots (S, E) of each, and those that were counted before.
+
+        >>> statistics = RouterStatistics(n_experts=2, n_chosen=1)
+        >>> new = {layer: np.array([[0, 1]]) for layer in ("first", "second")}
+        >>> old = {layer: np.array([[0, 0]]) for layer in new}
+        >>> statistics.add_sequences_of_layers(new, np.array([7]), None, old)
+        >>> [int(layer.sequences) for layer in statistics.layers.values()]
+        [1, 1]
+        """
+        if not slots:
+            return
+        earlier = np.stack([before[layer] for layer in slots])
+        added = np.stack(list(slots.values()))
+        now = sequence_sums(added + earlier)
+        then = sequence_sums(earlier)
+        order = sequence.argsort()
+        for place, layer in enumerate(slots):
+            counted = self._layer(layer)
+            counted.add(**{name: amount[place] - then[name][place] for name, amount in now.items()})
+            if domain is not None:
+                ordered = np.asarray(domain)[order]
+                known = (ordered >= 0) | (ordered == SEVERAL)
+                ids = sequence[order][known]
+                whole = Sequences(ids, ordered[known], added[place, order][known])
+                counted.add_sequences(whole, self.seed)
 
     def add_load(self, layer: Layer, load: ArrayLike, is_step: bool = False) -> None:
         """Add slots (E,) of a layer that were counted elsewhere, expert by expert: its load, and
@@ -453,6 +492,37 @@ class RouterStatistics:
         counted.add(slots=steps.sum(axis=0))
         if is_step:
             counted.add(**step_amounts(steps))
+
+    def _amounts_of_layers(
+        self, batches: list[Mapping[str, Any]]
+    ) -> list[tuple[Amounts, Sequences | None]]:
+        """What each batch adds to its layer: found together where that pays and nothing is odd,
+        else one by one, which says what is wrong."""
+        if are_alike(batches, self.n_experts):
+            with suppress(ValueError):
+                return self._amounts_together(batches[0], batches)
+        return [self._amounts(**arrays) for arrays in batches]
+
+    def _amounts_together(
+        self, first: Mapping[str, Any], batches: list[Mapping[str, Any]]
+    ) -> list[tuple[Amounts, Sequences | None]]:
+        """The same, of batches of the same tokens as the first."""
+        n = len(first["chosen"])
+        keep = _kept_tokens(first.get("mask"), n)
+        labels = {
+            name: self._as_label(first[name], name, n, keep)
+            for name in ("sequence", *ROOM_FOR)
+            if first.get(name) is not None
+        }
+        if "position" in labels:
+            labels["positions"] = self._place(labels.pop("position"), labels.get("domain"))
+        if "token" in labels:
+            labels["token_slots"] = labels.pop("token")
+        if first.get("phase") is not None:
+            phase = np.broadcast_to(first["phase"], n)
+            labels["phases"] = as_integers(phase, "phase", (n,), keep, 2)
+        rooms = Rooms(self.n_experts, self.n_chosen, self.set_numbering)
+        return amounts_of_layers(batches, keep, labels, rooms)
 
     def _amounts(
         self,
@@ -476,9 +546,7 @@ class RouterStatistics:
             )
         first: Any = probabilities if chosen is None else chosen
         n = np.shape(first)[0] if np.ndim(first) else 1
-        keep = None if mask is None else as_mask(mask, n)
-        if keep is not None and keep.all():
-            keep = None
+        keep = _kept_tokens(mask, n)
         amounts: Amounts = {"tokens": n if keep is None else int(keep.sum())}
         whole = None
         if chosen is not None:
@@ -599,13 +667,8 @@ class RouterStatistics:
             slots = self._slots_by(columns, np.where(known, index, -1), len(ids))
             domain = domain[known]
             index = index[known]
-        lowest = np.full(len(ids), self.n_domains)
-        highest = np.full(len(ids), -1)
-        np.minimum.at(lowest, index, domain)
-        np.maximum.at(highest, index, domain)
-        domains = np.where(lowest == highest, lowest, SEVERAL)
-        seen = highest >= 0
-        return Sequences(ids[seen], domains[seen], slots[seen])
+        domains, seen = domains_of(index, domain, len(ids))
+        return Sequences(ids[seen], domains, slots[seen])
 
     def _layer(self, name: Layer) -> LayerStatistics:
         """The statistics of a layer, made where it is new."""
@@ -835,6 +898,14 @@ def _writer() -> str:
         return f"expertbank {version('expertbank')}"
     except PackageNotFoundError:
         return "expertbank"
+
+
+def _kept_tokens(mask: ArrayLike | None, n_tokens: int) -> np.ndarray | None:
+    """Which tokens count, (n,); None where all do."""
+    if mask is None:
+        return None
+    keep = as_mask(mask, n_tokens)
+    return None if keep.all() else keep
 
 
 def _as_layer(name: Any) -> Layer:
