@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from expertbank.routers import RouterStatistics
 from expertbank.routers._together import FEW, are_alike
+from expertbank.routers.hooks import _fetched, _kept
 
 
 def batches(rng, sizes, width, n, n_layers):
@@ -146,3 +147,20 @@ def test_a_word_that_is_no_label_is_refused():
     of_layers = [batch | {"domains": np.zeros(3, int)} for batch in plain()]
     with pytest.raises(ValueError, match=r"^domains is given; allowed are chosen, weights"):
         RouterStatistics(**SIZES).update_layers(enumerate(of_layers))
+
+
+def test_tensors_of_all_layers_are_fetched_together_and_in_order(torch):
+    given = [torch.tensor([[1.5]]), None, [[2]], torch.tensor([[3]]), np.array([[4.0]])]
+    given += [torch.tensor([[5.5]], dtype=torch.bfloat16), torch.tensor([[6.5]]), torch.ones(2, 1)]
+    found = _fetched([_kept(value) for value in given])
+    assert found[1] is None and found[2] == [[2]]
+    numbers = [float(np.ravel(found[place])[0]) for place in (0, 3, 4, 5, 6, 7)]
+    assert numbers == [1.5, 3, 4, 5.5, 6.5, 1] and found[7].shape == (2, 1)
+    assert found[3].dtype.kind == "i"
+    assert found[0].base is found[6].base is not None  # one piece of memory, asked for once
+
+
+def test_small_tensors_stay_where_they_are_and_large_ones_do_not(torch):
+    weights = torch.ones(2, 1, requires_grad=True)
+    assert isinstance(_kept(weights), torch.Tensor) and not _kept(weights).requires_grad
+    assert isinstance(_kept(torch.ones(FEW + 1)), np.ndarray)

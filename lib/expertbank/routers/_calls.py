@@ -79,6 +79,8 @@ class Call:
     def texts(self) -> np.ndarray:
         """(B, L) numbers of texts: rows, cut where positions start again."""
         rows, length = self.shape
+        if length == 1:  # as in a step of decoding
+            return np.arange(rows)[:, None]
         starts = np.zeros(self.shape, bool)
         if length:
             starts[:, 0] = True

@@ -225,11 +225,11 @@ def sequence_sums(counts: np.ndarray) -> Amounts:
         "sequences": (slots > 0).sum(axis=-1),
         "sequence_slots": counts.sum(axis=-2),
         "sequence_cells": (counts > 0).sum(axis=(-2, -1)),
-        "sequence_entropy": _n_log_n(slots).sum(axis=-1) - _n_log_n(counts).sum(axis=(-2, -1)),
+        "sequence_entropy": n_log_n(slots).sum(axis=-1) - n_log_n(counts).sum(axis=(-2, -1)),
     }
 
 
-def _n_log_n(counts: np.ndarray) -> np.ndarray:
+def n_log_n(counts: np.ndarray) -> np.ndarray:
     """n log n of each. Most counts are small and come often, so that a table is shorter."""
     most = int(counts.max(initial=0))
     if most > max(counts.size, BLOCK):

@@ -22,7 +22,7 @@ from expertbank.routers._counting import (
     entropies_of_rows,
     groups_of,
     logs,
-    sequence_sums,
+    n_log_n,
     set_numbers,
     step_bins,
 )
@@ -163,15 +163,36 @@ def sequence_amounts_of_layers(
 ) -> tuple[Amounts, list[Sequences | None]]:
     """Amounts of sequences (n,) by layer, and each layer's sequences for the null."""
     ids, index = groups_of(sequence)
-    slots = slots_by(chosen, index, len(ids), rooms.n_experts)
-    amounts = sequence_sums(slots)
+    amounts = sequence_sums_of_layers(chosen, index, len(ids), rooms.n_experts)
     if domain is None:
         return amounts, [None] * len(chosen)
     known = (index >= 0) & (domain >= 0)
-    if not known.all():
-        slots = slots_by(chosen, np.where(known, index, -1), len(ids), rooms.n_experts)
+    slots = slots_by(chosen, np.where(known, index, -1), len(ids), rooms.n_experts)
     domains, seen = domains_of(index[known], domain[known], len(ids))
     return amounts, [Sequences(ids[seen], domains, table[seen]) for table in slots]
+
+
+def sequence_sums_of_layers(
+    chosen: np.ndarray, index: np.ndarray, n_sequences: int, n_experts: int
+) -> Amounts:
+    """`sequence_sums` by layer of choices (L, n, k) of sequences (n,), -1 for unknown, from the
+    few cells that are not empty."""
+    n_layers = len(chosen)
+    cells = label_cells(chosen, index, n_experts).cells
+    cells = np.sort(cells + n_sequences * n_experts * np.arange(n_layers)[:, None], axis=None)
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    counts = np.diff(starts, append=len(cells))
+    rows = cells[starts] // n_experts
+    layer = rows // max(1, n_sequences)
+    totals = np.zeros((n_layers, n_sequences), np.int64)
+    np.add.at(totals.reshape(-1), rows, counts)
+    inner = np.bincount(layer, n_log_n(counts), n_layers)
+    return {
+        "sequences": (totals > 0).sum(axis=1),
+        "sequence_slots": by_layer(chosen[:, index >= 0], n_experts),
+        "sequence_cells": np.bincount(layer, minlength=n_layers),
+        "sequence_entropy": n_log_n(totals).sum(axis=1) - inner,
+    }
 
 
 # --- weights and probabilities ---

@@ -65,8 +65,9 @@ def _root_softplus(logits: Any) -> Any:
 
 
 # the functions of logits that routers of transformers score experts by
+SOFTMAX = "softmax"  # sums to 1 by itself
 SCORES: dict[str, Callable[[Any], Any]] = {
-    "softmax": _softmax,
+    SOFTMAX: _softmax,
     "sigmoid": _sigmoid,
     "root of softplus": _root_softplus,
 }
@@ -121,7 +122,7 @@ def as_probabilities(rows: Any, scores: str) -> Any:
     if scores == AS_THEY_ARE:
         return rows
     found = SCORES[scores](rows.float())
-    return found / found.sum(dim=-1, keepdim=True)
+    return found if scores == SOFTMAX else found / found.sum(dim=-1, keepdim=True)
 
 
 def _probabilities(rows: Any, scores: str) -> Any:

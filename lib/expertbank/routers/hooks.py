@@ -32,6 +32,7 @@ from expertbank.routers._calls import (
     one_a_token,
     to_array,
 )
+from expertbank.routers._together import FEW
 from expertbank.routers.families import (
     MODEL_FAMILIES,
     OLDEST,
@@ -142,6 +143,10 @@ class _Growing:
     """by layer, (B, E) that were counted"""
 
 
+Heard = tuple[Listener, Choice, Call]
+"""What a listener heard in a call."""
+
+
 @dataclass
 class _Pass:
     """The forward that runs in one thread: the outermost call, and what was heard inside."""
@@ -153,7 +158,7 @@ class _Pass:
     calls: list[Call] = field(default_factory=list)
     open_calls: list[Call] = field(default_factory=list)
     logits: dict[str, Any] = field(default_factory=dict)
-    choices: list[tuple[Listener, Any, Call]] = field(default_factory=list)
+    choices: list[Heard] = field(default_factory=list)
     sequence: np.ndarray | None = None
 
 
@@ -368,8 +373,7 @@ class RoutingRecorder:
                     "top_k_index (n, k), top_k_weights (n, k)): pass routers={name: extract} with "
                     "an extractor for it"
                 )
-            chosen = given[1].detach()
-            weights = given[2].detach()
+            _, chosen, weights, *_ = given
             logits = running.logits.pop(listener.router, None) if listener.router else None
             probabilities = self._probabilities(listener, logits, chosen, weights)
             self._keep(running, listener, Choice(chosen, weights, probabilities))
@@ -385,15 +389,16 @@ class RoutingRecorder:
         if len(rows) != len(chosen) or not len(rows):
             return None
         if listener.path not in self._scores:  # looked at once: it waits for the device
-            self._scores[listener.path] = scores_of(listener.family, rows, chosen, weights)
+            self._scores[listener.path] = scores_of(listener.family, rows, chosen, weights.detach())
         scores = self._scores[listener.path]
         return None if scores is None else as_probabilities(rows, scores)
 
     def _keep(self, running: _Pass, listener: Listener, choice: Choice) -> None:
-        """Keep a choice of the running forward, as arrays."""
+        """Keep a choice of the running forward: on its device where it is small, for all layers are
+        fetched at once, else as arrays."""
         call = self._call_around(running, listener, len(choice.chosen))
-        arrays = Choice(_array(choice.chosen), _array(choice.weights), _array(choice.probabilities))
-        running.choices.append((listener, arrays, call))
+        kept = Choice(_kept(choice.chosen), _kept(choice.weights), _kept(choice.probabilities))
+        running.choices.append((listener, kept, call))
 
     def _call_around(self, running: _Pass, listener: Listener, n_chosen: int) -> Call:
         """The call that a choice belongs to. Raises ValueError where it is of other tokens."""
@@ -432,6 +437,7 @@ class RoutingRecorder:
             growing = None
         updates = []
         labels: dict[int, dict[str, Any]] = {}  # by call: layers of one call share them
+        running.choices = _as_arrays(running.choices)
         for listener, choice, call in running.choices:
             if id(call) not in labels:
                 labels[id(call)] = self._labels(call, running, growing)
@@ -619,11 +625,14 @@ def _layer_names(names: list[str]) -> dict[str, Layer]:
 
 def _is_a_choice(hidden: Any, chosen: Any, weights: Any) -> bool:
     """Whether these are (n, h), (n, k) integers and (n, k) weights."""
-    if not all(hasattr(value, "shape") for value in (hidden, chosen, weights)):
+    of_hidden, of_chosen, of_weights = (
+        getattr(x, "shape", None) for x in (hidden, chosen, weights)
+    )
+    if of_hidden is None or of_chosen is None or of_chosen != of_weights:
         return False
-    if chosen.ndim != 2 or chosen.shape != weights.shape or chosen.is_floating_point():
+    if len(of_chosen) != 2 or chosen.is_floating_point():
         return False
-    return math.prod(hidden.shape[:-1]) == len(chosen)  # DBRX gives its experts (B, L, h)
+    return math.prod(of_hidden[:-1]) == of_chosen[0]  # DBRX gives its experts (B, L, h)
 
 
 def _as_tensor(value: Any, device: Any) -> Any:
@@ -635,10 +644,39 @@ def _as_tensor(value: Any, device: Any) -> Any:
     return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
-def _array(value: Any) -> Any:
-    """A tensor as an array; arrays and None as they are."""
+def _kept(value: Any) -> Any:
+    """A small tensor without its gradient, a large one as an array; anything else as it is."""
+    if hasattr(value, "detach") and value.numel() <= FEW:
+        return value.detach()
     found = to_array(value)
     return value if found is None else found
+
+
+def _as_arrays(choices: list[Heard]) -> list[Heard]:
+    """Choices as arrays. Tensors of one shape, type and device are fetched together: each time that
+    a device is asked, it comes to a halt."""
+    chosen = _fetched([choice.chosen for _, choice, _ in choices])
+    weights = _fetched([choice.weights for _, choice, _ in choices])
+    probabilities = _fetched([choice.probabilities for _, choice, _ in choices])
+    arrays = [Choice(*parts) for parts in zip(chosen, weights, probabilities)]
+    return [(listener, array, call) for (listener, _, call), array in zip(choices, arrays)]
+
+
+def _fetched(values: list[Any]) -> list[Any]:
+    """Tensors as arrays, anything else as it is."""
+    alike: dict[Any, list[int]] = {}
+    for place, value in enumerate(values):
+        if hasattr(value, "detach"):
+            alike.setdefault((value.shape, value.dtype, value.device), []).append(place)
+    found = list(values)
+    for places in alike.values():
+        import torch
+
+        together = to_array(torch.stack([values[place] for place in places]))
+        assert together is not None
+        for place, array in zip(places, together):
+            found[place] = array
+    return found
 
 
 def _named(output: Any, name: str) -> Any:

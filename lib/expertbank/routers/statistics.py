@@ -158,7 +158,7 @@ class LayerStatistics:
             if isinstance(amount, Cells):
                 np.add.at(field.reshape(-1), amount.cells, amount.amounts)
             else:
-                field[...] += amount
+                field += amount
 
     @property
     def steps(self) -> int:
