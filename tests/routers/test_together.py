@@ -97,12 +97,18 @@ SPOILT = {
     "a weight without a value": ("weights", [[np.nan, 1], [1, 1], [1, 1]]),
     "weights of another shape": ("weights", [[1, 1], [1, 1]]),
     "probabilities that sum to 2": ("probabilities", [[0.5] * 4, [0.25] * 4, [0.25] * 4]),
+    "probabilities that overflow": ("probabilities", [[1e308] * 4] * 3),
+    "probabilities without an end": ("probabilities", [[np.inf, -np.inf, 0, 1]] * 3),
+    "probabilities without a value": ("probabilities", [[np.nan, 0, 0, 1]] * 3),
+    "weights that overflow": ("weights", [[1e308, 1e308]] * 3),
+    "weights without an end": ("weights", [[np.inf, 1]] * 3),
     "probabilities of too few experts": ("probabilities", [[0.5, 0.5]] * 3),
     "an unknown domain": ("domain", [0, 0, 2]),
     "labels of another shape": ("sequence", [0, 0]),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", SPOILT)
 def test_what_is_wrong_in_one_layer_is_said_and_nothing_counts(case):
     name, value = SPOILT[case]

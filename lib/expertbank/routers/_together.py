@@ -217,8 +217,9 @@ def weight_amounts_of_layers(weights: np.ndarray, chosen: np.ndarray, n_experts:
 
 def probability_amounts_of_layers(probabilities: np.ndarray) -> Amounts:
     """Amounts by layer of probabilities (L, n, E)."""
-    sums = probabilities.sum(axis=2)
-    off = np.abs(sums - 1).max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = probabilities.sum(axis=2)
+        off = np.abs(sums - 1).max()
     if not (probabilities.min() >= 0 and off <= sum_tolerance(probabilities)):
         raise ValueError("probabilities are none")
     room = np.empty_like(probabilities)

@@ -64,8 +64,8 @@ def _root_softplus(logits: Any) -> Any:
     return logits.exp().log1p().where(logits < 20, logits).sqrt()
 
 
-# the functions of logits that routers of transformers score experts by
 SOFTMAX = "softmax"  # sums to 1 by itself
+# the functions of logits that routers of transformers score experts by
 SCORES: dict[str, Callable[[Any], Any]] = {
     SOFTMAX: _softmax,
     "sigmoid": _sigmoid,

@@ -48,6 +48,7 @@ from expertbank.routers.families import (
     softmax_choice,
     switch_choice,
 )
+from expertbank.routers.measures import routing_counts
 from expertbank.routers.statistics import Layer, RouterStatistics
 
 __all__ = [
@@ -578,11 +579,9 @@ def _phase_of(call: Call, running: _Pass, growing: _Growing | None) -> int | Non
 def _slots_by_row(chosen: np.ndarray, call: Call, n_experts: int) -> np.ndarray:
     """Slots (L, B, E) of the rows of a call, of what L layers chose (L, B * length, k)."""
     rows, length = call.shape
-    kept = (chosen >= 0) & call.mask.ravel()[:, None]
-    row = np.arange(rows).repeat(length)[:, None]
-    layer = np.arange(len(chosen))[:, None, None]
-    cells = ((layer * rows + row) * n_experts + chosen)[kept]
-    counts = np.bincount(cells, minlength=len(chosen) * rows * n_experts)
+    layer = np.arange(len(chosen))[:, None]
+    place = np.where(call.mask.ravel(), layer * rows + np.arange(rows).repeat(length), -1)
+    counts = routing_counts(chosen, place, len(chosen) * rows, n_experts)
     return counts.reshape(len(chosen), rows, n_experts)
 
 
